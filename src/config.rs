@@ -1,0 +1,53 @@
+//! What the process was told to do: typed, checked and immutable, made once before the shards.
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use log::LevelFilter;
+
+/// The whole configuration. Each field names the flag it comes from; `None` for a deadline means
+/// that there is none, as 0 does in Go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `--listen` and `--port`; port 0: the kernel chooses.
+    pub listen: SocketAddr,
+    /// `--cores`: how many shards, 1 to `SHARDS_MAX`; None: one for each CPU that may be used.
+    pub cores: Option<usize>,
+    /// `--access-log-dir`.
+    pub access_log: AccessLogTo,
+    /// `--keepalive-conns`: idle connections kept per origin by the whole process; 0 keeps none.
+    pub keepalive_conns: usize,
+    /// `--keepalive-timeout`: how long an idle connection to an origin is kept. Not zero.
+    pub keepalive_timeout: Duration,
+    /// `--read-timeout`: for the whole request from the client, head and body.
+    pub read_timeout: Option<Duration>,
+    /// `--write-timeout`: from the end of the request's head to the end of the response.
+    pub write_timeout: Option<Duration>,
+    /// `--proxy-read-timeout`: until the origin's response head.
+    pub proxy_read_timeout: Option<Duration>,
+    /// `--connect-timeout`: for one TCP connection to an origin. Not zero.
+    pub connect_timeout: Duration,
+    /// `--tls-timeout`: for one TLS handshake with an origin. Not zero.
+    pub tls_timeout: Duration,
+    /// `--client-idle-timeout`: how long a client's connection waits for a next request. Not zero.
+    pub client_idle_timeout: Duration,
+    /// `--shutdown-timeout`: grace for requests in flight after SIGTERM; zero: none.
+    pub shutdown_timeout: Duration,
+    /// `--hdr-dir`: where SIGUSR1 puts `.hgrm` files; existed and was writable at the start.
+    pub hdr_dir: Option<PathBuf>,
+    /// `--allow-cidr`: addresses that may be reached though they are refused by default.
+    pub allow_cidr: Vec<IpNet>,
+    /// `--log-level`.
+    pub log_level: LevelFilter,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLogTo {
+    Stderr,
+    Stdout,
+    Off,
+}

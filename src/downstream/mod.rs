@@ -1,0 +1,130 @@
+//! The clients: connections accepted, heads read, requests served one after the other, connections closed so that the
+//! last answer can be read.
+
+#![forbid(unsafe_code)]
+
+pub mod accept;
+
+use crate::{
+    client::{Client, Input},
+    error::{Cause, Error, Phase},
+    http1::head::{EndOfHead, empty_lines},
+    limits::{LINGER_PAUSE, LINGER_TOTAL},
+    proxy::{self, Next},
+    shard::{
+        sys::{Direction, Socket},
+        watch::{Cut, Deadline},
+    },
+    upstream::Upstream,
+};
+use monoio::net::TcpStream;
+use std::{net::IpAddr, rc::Rc, time::Instant};
+
+/// Serves one connection until it ends.
+pub async fn serve(upstream: Rc<Upstream>, stream: TcpStream, peer: IpAddr) {
+    let socket = Rc::new(Socket::new(stream));
+    let watch = upstream.shard.watches.watch(socket.clone());
+    let mut client = Client { socket, peer, watch, input: Input::new() };
+    loop {
+        let next = match read_head(&upstream, &mut client).await {
+            Head::Complete { bytes, started } => {
+                proxy::serve(&upstream, &mut client, bytes, started).await
+            }
+            Head::Refused { error, started } => {
+                proxy::refuse(&upstream, &mut client, error, started).await
+            }
+            Head::Ended => return,
+        };
+        match next {
+            Next::KeepAlive if upstream.shard.is_draining() && client.input.unused().is_empty() => {
+                return;
+            }
+            Next::KeepAlive => client.input.next_request(),
+            Next::Close => return,
+            Next::Linger => return linger(&upstream, &client).await,
+            Next::Reset => return client.socket.reset_on_close(),
+        }
+    }
+}
+
+enum Head {
+    /// A head is at the input's start. `started` is when its first byte was seen.
+    Complete {
+        bytes: usize,
+        started: Instant,
+    },
+    Refused {
+        error: Error,
+        started: Instant,
+    },
+    /// The client ended, or nothing came for too long: there is nobody to answer.
+    Ended,
+}
+
+async fn read_head(upstream: &Upstream, client: &mut Client) -> Head {
+    let Client { socket, watch, input, .. } = client;
+    let config = &upstream.shard.config;
+    let mut end_of_head = EndOfHead::default();
+    let mut started = None;
+    loop {
+        if !input.all().is_empty() {
+            let began = *started.get_or_insert_with(|| {
+                let now = Instant::now();
+                watch.clear(Deadline::Idle);
+                watch.set(Deadline::Request, config.read_timeout.map(|within| now + within));
+                now
+            });
+            match find_head(input, &mut end_of_head) {
+                Ok(Some(bytes)) => return Head::Complete { bytes, started: began },
+                Ok(None) => {}
+                Err(cause) => {
+                    let error = Error::client(Phase::Head, cause);
+                    return Head::Refused { error, started: began };
+                }
+            }
+        } else if started.is_none() {
+            watch.set(Deadline::Idle, Some(Instant::now() + config.client_idle_timeout));
+        }
+        match (input.fill(socket).await, started) {
+            (Ok(1..), _) => {}
+            (Ok(_) | Err(_), Some(started))
+                if watch.cut() == Some(Cut::Passed(Deadline::Request)) =>
+            {
+                let error = Error::client(Phase::Head, Cause::TimedOut);
+                return Head::Refused { error, started };
+            }
+            (Ok(_) | Err(_), _) => return Head::Ended,
+        }
+    }
+}
+
+/// Looks for the end of the head, past empty lines in front of it (RFC 9112 §2.2).
+fn find_head(input: &mut Input, end_of_head: &mut EndOfHead) -> Result<Option<usize>, Cause> {
+    let skipped = empty_lines(input.all())?;
+    if skipped > 0 {
+        input.use_up(skipped);
+        input.next_request();
+        *end_of_head = EndOfHead::default();
+    }
+    end_of_head.find(input.all())
+}
+
+/// Ends our half and reads on for a while: closing with unread bytes would reset the connection, and the reset could
+/// overtake the answer (RFC 9112 §9.6).
+async fn linger(upstream: &Upstream, client: &Client) {
+    let Client { socket, watch, .. } = client;
+    socket.shutdown(Direction::Write);
+    watch.forget_cut();
+    let last = Instant::now() + LINGER_TOTAL;
+    let mut block = upstream.shard.blocks.small();
+    while watch.cut().is_none() {
+        watch.set(Deadline::Idle, Some((Instant::now() + LINGER_PAUSE).min(last)));
+        let whole = 0..block.len();
+        let (received, back) = socket.recv(block, whole).await;
+        block = back;
+        if !matches!(received, Ok(1..)) {
+            break;
+        }
+    }
+    upstream.shard.blocks.put(block);
+}

@@ -1,0 +1,282 @@
+//! Heads out: what a proxy writes in place of the head it read.
+//!
+//! Lines that stay are copied as they stand, with their spelling and spacing, in runs as long as possible. What is
+//! for the next hop only is left out, what this proxy adds goes last. Nothing else is invented.
+
+#![forbid(unsafe_code)]
+
+use crate::http1::{
+    fields::Field,
+    framing::{RequestBody, ResponseBody},
+    head::{Fields, RequestHead, ResponseHead, Version},
+};
+use std::ops::Range;
+
+/// What loops are recognised by: sent to every origin, refused from every client.
+pub const CHOCON_VER: &str = env!("CARGO_PKG_VERSION");
+
+/// Where heads are written to.
+pub trait Out {
+    fn push(&mut self, bytes: &[u8]);
+}
+
+impl Out for Vec<u8> {
+    fn push(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// Writes the head for the origin: always HTTP/1.1, origin-form, `Host` as routed.
+///
+/// `target` is what the origin is asked for, `host` its name and port, and `id` identifies the request in every log
+/// on its way.
+pub fn write_request(
+    out: &mut impl Out,
+    head: &RequestHead<'_, '_>,
+    target: Target<'_>,
+    host: &[u8],
+    id: &[u8],
+) {
+    out.push(head.method.as_bytes());
+    out.push(b" ");
+    out.push(target.before_path.as_bytes());
+    out.push(target.path_and_query.as_bytes());
+    out.push(b" HTTP/1.1\r\n");
+    if head.host.is_none() {
+        // RFC 9112 §3.2: required in HTTP/1.1, though an HTTP/1.0 client did not have to send it.
+        write_host(out, host);
+    }
+    let mut length_written = false;
+    copy_fields(out, &head.fields, |out, field| match field {
+        Field::Host => {
+            write_host(out, host);
+            true
+        }
+        // RFC 9112 §6.3: repeated identical lengths become one.
+        Field::ContentLength => std::mem::replace(&mut length_written, true),
+        Field::TransferEncoding | Field::ChoconId | Field::ChoconVer => true,
+        Field::Other | Field::Connection | Field::Expect | Field::UserAgent | Field::HopByHop => {
+            false
+        }
+    });
+    if head.body == RequestBody::Chunked {
+        out.push(b"Transfer-Encoding: chunked\r\n");
+    }
+    out.push(b"X-Chocon-Ver: ");
+    out.push(CHOCON_VER.as_bytes());
+    write_id(out, id);
+    out.push(b"\r\n");
+}
+
+fn write_host(out: &mut impl Out, host: &[u8]) {
+    out.push(b"Host: ");
+    out.push(host);
+    out.push(b"\r\n");
+}
+
+fn write_id(out: &mut impl Out, id: &[u8]) {
+    out.push(b"\r\nX-Chocon-Id: ");
+    out.push(id);
+    out.push(b"\r\n");
+}
+
+/// What the client's connection does after this response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// HTTP/1.1's default; nothing is said.
+    Persists,
+    /// An HTTP/1.0 client asked for it and is told.
+    KeepAliveToHttp10,
+    Closes,
+}
+
+/// How the response's body reaches the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyOut {
+    /// None, or as long as its Content-Length says: the bytes pass as they are.
+    AsIs,
+    Chunked,
+    /// To an HTTP/1.0 client without a known length.
+    ToClose,
+}
+
+impl BodyOut {
+    pub fn of(body: ResponseBody, client: Version) -> Self {
+        match (body, client) {
+            (ResponseBody::None | ResponseBody::Fixed(_), _) => BodyOut::AsIs,
+            // To a client that knows chunks, a close-delimited body goes as chunks: only then does a cut look cut.
+            (ResponseBody::Chunked | ResponseBody::ToClose, Version::Http11) => BodyOut::Chunked,
+            // RFC 9112 §6.1: no Transfer-Encoding to HTTP/1.0.
+            (ResponseBody::Chunked | ResponseBody::ToClose, Version::Http10) => BodyOut::ToClose,
+        }
+    }
+}
+
+/// Writes the origin's final head for the client.
+pub fn write_response(
+    out: &mut impl Out,
+    head: &ResponseHead<'_, '_>,
+    body: BodyOut,
+    persistence: Persistence,
+    id: &[u8],
+) {
+    out.push(b"HTTP/1.1");
+    out.push(head.status_and_reason);
+    out.push(b"\r\n");
+    // RFC 9110 §8.6: no Content-Length in 204; an origin that sends one would make some clients wait for a body.
+    let mut length_written = head.status == 204;
+    copy_fields(out, &head.fields, |_, field| match field {
+        Field::ContentLength => std::mem::replace(&mut length_written, true),
+        Field::TransferEncoding | Field::ChoconId => true,
+        Field::Other
+        | Field::Host
+        | Field::Connection
+        | Field::Expect
+        | Field::UserAgent
+        | Field::ChoconVer
+        | Field::HopByHop => false,
+    });
+    if body == BodyOut::Chunked {
+        out.push(b"Transfer-Encoding: chunked\r\n");
+    }
+    out.push(match persistence {
+        Persistence::Persists => b"",
+        Persistence::KeepAliveToHttp10 => b"Connection: keep-alive\r\n",
+        Persistence::Closes => b"Connection: close\r\n",
+    });
+    out.push(b"X-Chocon-Id: ");
+    out.push(id);
+    out.push(b"\r\n\r\n");
+}
+
+/// Writes an interim (1xx) head for the client: as it is, less what is for the next hop only.
+pub fn write_interim(out: &mut impl Out, head: &ResponseHead<'_, '_>) {
+    out.push(b"HTTP/1.1");
+    out.push(head.status_and_reason);
+    out.push(b"\r\n");
+    copy_fields(out, &head.fields, |_, field| {
+        // RFC 9110 §8.6 and RFC 9112 §6.1: neither may stand in a 1xx.
+        matches!(field, Field::ContentLength | Field::TransferEncoding | Field::ChoconId)
+    });
+    out.push(b"\r\n");
+}
+
+/// Writes an answer of the proxy itself: no body.
+pub fn write_own(out: &mut impl Out, status: u16, persistence: Persistence, id: &[u8]) {
+    out.push(b"HTTP/1.1 ");
+    push_number(out, u64::from(status));
+    out.push(b" ");
+    out.push(reason(status).as_bytes());
+    out.push(b"\r\nContent-Length: 0\r\n");
+    out.push(match persistence {
+        Persistence::Persists => b"",
+        Persistence::KeepAliveToHttp10 => b"Connection: keep-alive\r\n",
+        Persistence::Closes => b"Connection: close\r\n",
+    });
+    out.push(b"X-Chocon-Id: ");
+    out.push(id);
+    out.push(b"\r\n\r\n");
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        403 => "Forbidden",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        431 => "Request Header Fields Too Large",
+        499 => "Client Closed Request",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        508 => "Loop Detected",
+        other => unreachable!("{other} is no status of the proxy's own"),
+    }
+}
+
+/// Copies the fields that are not for this hop only. `replaced` says of each whether it is written, or dropped, in
+/// place of the line.
+fn copy_fields<O: Out>(
+    out: &mut O,
+    fields: &Fields<'_, '_>,
+    mut replaced: impl FnMut(&mut O, Field) -> bool,
+) {
+    let mut run: Range<usize> = 0..0;
+    for field in fields.iter() {
+        let stays = !fields.is_hop_by_hop(&field);
+        // The run before must be out before anything is written in place of this line.
+        let special = field.kind != Field::Other && field.kind != Field::UserAgent;
+        if stays && !special {
+            if run.is_empty() {
+                run = field.line;
+            } else {
+                run.end = field.line.end;
+            }
+            continue;
+        }
+        out.push(&fields.bytes[run]);
+        run = if stays && !replaced(out, field.kind) { field.line } else { 0..0 };
+    }
+    out.push(&fields.bytes[run]);
+}
+
+fn push_number(out: &mut impl Out, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.push(&digits[start..]);
+}
+
+/// What the origin is asked for, in origin-form (RFC 9112 §3.2.1) or as `*` (§3.2.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target<'t> {
+    /// The authority of an absolute-form target; it wins over Host (RFC 9112 §3.2.2).
+    pub authority: Option<&'t str>,
+    /// `/` where an absolute-form target has a query and no path; else empty.
+    pub before_path: &'static str,
+    /// The client's bytes.
+    pub path_and_query: &'t str,
+}
+
+impl<'t> Target<'t> {
+    /// Takes a request target apart. Errors: a form that no request to a proxy may have.
+    pub fn parse(method: &str, target: &'t str) -> Result<Self, &'static str> {
+        if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
+            return Ok(Self { authority: None, before_path: "", path_and_query: target });
+        }
+        let rest = strip_scheme(target)
+            .ok_or("the request target is neither a path nor an absolute http URL")?;
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, path_and_query) = rest.split_at(end);
+        let before_path = match path_and_query.as_bytes().first() {
+            Some(b'/') => "",
+            // RFC 9112 §3.2.4: OPTIONS on an absolute URL without path asks for `*`.
+            None if method == "OPTIONS" => "*",
+            Some(_) | None => "/",
+        };
+        Ok(Self { authority: Some(authority), before_path, path_and_query })
+    }
+
+    /// The path without the query, for the log.
+    pub fn path(&self) -> &'t str {
+        self.path_and_query.split('?').next().unwrap_or_default()
+    }
+}
+
+/// The scheme of an absolute-form target says nothing here: the ccnproxy label does.
+fn strip_scheme(target: &str) -> Option<&str> {
+    ["http://", "https://"].iter().find_map(|scheme| {
+        let head = target.get(..scheme.len())?;
+        head.eq_ignore_ascii_case(scheme).then(|| &target[scheme.len()..])
+    })
+}

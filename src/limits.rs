@@ -1,0 +1,167 @@
+//! Every bound of the proxy: its unit, why it has this value, and what the peer sees when it is reached.
+
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+// Heads
+
+/// Longest head, in bytes, of a request or a response, with its last empty line. A client beyond it gets 431
+/// (RFC 6585 §5), an origin beyond it makes a 502. Real heads stay below 16 KiB; Go allows 1 MiB, which would let
+/// 10,000 clients hold 10 GiB. This holds them to 640 MiB.
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest request target, in bytes. Beyond it: 414. Presigned URLs stay below 8 KiB; RFC 9110 §4.1 asks for at
+/// least 8,000.
+pub const TARGET_BYTES_MAX: usize = 32 * 1024;
+
+/// Most fields in one head. A client beyond it gets 431, an origin makes a 502. They are parsed on the stack.
+pub const FIELDS_MAX: usize = 256;
+
+/// Most names in a message's `Connection` fields that name further fields to remove. Beyond it: 400 or 502.
+/// They are compared with every field, so the product with `FIELDS_MAX` is bounded too.
+pub const CONNECTION_NAMES_MAX: usize = 32;
+
+/// Most empty lines ignored before a request line (RFC 9112 §2.2 asks for at least one). Beyond it: 400.
+pub const EMPTY_LINES_MAX: usize = 4;
+
+/// Longest X-Chocon-Id, in bytes, that is taken over from a client; a longer one is a 400. It is copied into the
+/// response and the log.
+pub const ID_BYTES_MAX: usize = 256;
+
+/// Most interim (1xx) heads before a final one. Beyond it: 502. RFC 9110 §15.2 sets none; an origin must not keep a
+/// request alive with them.
+pub const INTERIM_HEADS_MAX: u32 = 16;
+
+// Bodies
+
+/// Longest chunk-size line, in bytes: 16 hex digits and extensions (RFC 9112 §7.1.1 asks for a limit). Beyond it:
+/// 400 or 502.
+pub const CHUNK_LINE_BYTES_MAX: usize = 4 * 1024;
+
+/// Longest trailer section, in bytes. Beyond it: 400 from a client, a visible cut from an origin.
+pub const TRAILER_BYTES_MAX: usize = 8 * 1024;
+
+// Buffers
+
+/// What an idle client connection holds for its next request, in bytes. Ordinary heads fit, so that one receive
+/// reads them; longer ones grow it up to `HEAD_BYTES_MAX` and it shrinks again after the request.
+pub const CLIENT_BUFFER_BYTES: usize = 4 * 1024;
+
+/// A small block, in bytes: one head out, or the first receive of a response. Two are held by a request that waits
+/// for its answer, so 1,500 of them (10,000 requests/s over 150 ms) hold 48 MiB.
+pub const SMALL_BLOCK_BYTES: usize = 16 * 1024;
+
+/// A large block, in bytes: one body fragment of `BODY_READ_BYTES` with its chunk framing, or the longest head with
+/// what is added to it. One a direction while a body streams; nothing else queues.
+pub const LARGE_BLOCK_BYTES: usize = 76 * 1024;
+
+/// Most body bytes taken in one receive: the back-pressure unit. Beyond it the peer's window fills.
+pub const BODY_READ_BYTES: usize = 64 * 1024;
+
+/// Blocks of each size that a shard keeps for reuse. Beyond it they go back to the allocator; the sweeper gives back
+/// what was not needed for a while.
+pub const BLOCKS_KEPT_MAX: usize = 1024;
+
+// Connections
+
+/// Listen backlog, in connections. Beyond it the kernel drops SYNs and clients retry after 1 s.
+pub const BACKLOG: i32 = 4096;
+
+/// Descriptors kept free for logs, rings, the resolver and the like.
+pub const DESCRIPTORS_RESERVED: u64 = 128;
+
+/// Pause after accept ran out of descriptors or memory. Clients wait in the backlog meanwhile; without a pause the
+/// shard would spin.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Origins that a shard remembers (pool, latency histogram). Beyond it the one unused for longest is forgotten, with
+/// its idle connections and its histogram.
+pub const ORIGINS_MAX: usize = 1024;
+
+/// Host spellings that a shard remembers with their origin. Beyond it all are forgotten and routed again.
+pub const ROUTES_CACHED_MAX: usize = 4096;
+
+/// Idle connections of all origins that a shard keeps. Beyond it a connection is closed instead of kept.
+pub const IDLE_PER_SHARD_MAX: usize = 8192;
+
+/// TLS sessions remembered for resumption, for the whole process. Beyond it old ones are forgotten and cost a full
+/// handshake.
+pub const TLS_SESSIONS_MAX: usize = 4096;
+
+// Names
+
+/// Most names a shard waits for at once. Beyond it: 503. One for each in-flight first request to a new origin.
+pub const LOOKUPS_PER_SHARD_MAX: usize = 1024;
+
+/// Messages waiting for a shard. Larger than all look-ups that it can have under way, with room for signals.
+pub const MAILBOX_MAX: usize = 4096;
+
+// Time
+
+/// How often a shard looks at its deadlines. A deadline is met up to this much late, never early.
+pub const SWEEP_EVERY: Duration = Duration::from_millis(100);
+
+/// An exchange older than this is watched for a client that went away. Faster ones are over before it would help,
+/// and are not charged for it.
+pub const WATCH_CLIENT_AFTER: Duration = Duration::from_secs(1);
+
+/// After the last byte of an answer to a request that was not read to its end, how long the rest is read and thrown
+/// away so that the client can read the answer (RFC 9112 §9.6), and the longest pause in between.
+pub const LINGER_TOTAL: Duration = Duration::from_secs(30);
+pub const LINGER_PAUSE: Duration = Duration::from_secs(2);
+
+/// How long a client may take to accept an answer made by the proxy itself. Beyond it: reset.
+pub const OWN_ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// TCP keep-alive, idle time and interval: below the 350 s after which NAT gateways forget a flow, and chocon's 30 s.
+pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+// Flags
+
+/// Longest duration a flag takes; a longer one is refused at the start. Far beyond any use, yet
+/// small enough that a deadline (now + duration) never overflows a clock.
+pub const FLAG_DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// Most shards `--cores` takes; more are refused at the start. Each has a thread, a ring and a
+/// listener, and the largest hosts to date have fewer CPUs than this.
+pub const SHARDS_MAX: usize = 1024;
+
+/// Most idle connections per origin that `--keepalive-conns` takes; more are refused at the start.
+/// Each is a descriptor, and Linux gives a process at most 1,048,576 of them (`fs.nr_open`).
+pub const KEEPALIVE_CONNS_MAX: usize = 1_000_000;
+
+/// Most `--allow-cidr` flags; more are refused at the start. The list is walked at every dial.
+pub const ALLOW_CIDRS_MAX: usize = 256;
+
+/// Bytes of log lines that a shard gathers before it hands them to the writer. At about 250 bytes
+/// a line one hand-over serves some 65 requests; a quiet shard hands over at its next flush.
+pub const LOG_BATCH_BYTES: usize = 16 * 1024;
+
+/// Room a new batch has beyond `LOG_BATCH_BYTES`, so that the line which fills it does not make it
+/// grow. A longer line makes it grow once.
+pub const LOG_BATCH_SLACK_BYTES: usize = 4 * 1024;
+
+/// Most messages (batches, diagnostics) waiting for one output; further ones are dropped, counted
+/// and the count is said. Sized for 256 shards that flush four times while the output is away.
+pub const LOG_QUEUE_MESSAGES_MAX: usize = 1024;
+
+/// Most bytes waiting for one output; further ones are dropped, counted and the count is said.
+/// About 30,000 lines: a third of a second of the busiest shard, at a known cost in memory.
+pub const LOG_QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Least time between two lines that say what was dropped, so that an output which cannot keep up
+/// is not burdened further.
+pub const LOG_LOSS_REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// Pause before an output that is non-blocking and full is tried again. Only the writer's own
+/// thread pauses.
+pub const LOG_WRITE_RETRY_EVERY: Duration = Duration::from_millis(5);
+
+/// Longest latency that is told apart, in microseconds (one hour); a longer one counts as this.
+/// It bounds a histogram to 23 blocks of 1,024 counts of 8 bytes, 184 KiB.
+pub const LATENCY_US_MAX: u64 = 3_600_000_000;
+
+/// Longest name of a `.hgrm` file without its ending, in bytes; a longer one is cut and told apart
+/// by a hash. Leaves room for ending and temporary name below the 255 bytes of `NAME_MAX`.
+pub const HGRM_NAME_BYTES_MAX: usize = 200;

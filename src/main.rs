@@ -1,0 +1,20 @@
+//! Flags to configuration to process to exit status.
+
+use chocon_uring::{cli, process};
+use std::{io::Write, process::ExitCode};
+
+fn main() -> ExitCode {
+    let status = match cli::parse(std::env::args_os()) {
+        Ok(config) => process::run(config),
+        Err(exit) => {
+            // If the text cannot be written, the status still says it.
+            match exit.to {
+                cli::Output::Stdout => std::io::stdout().write_all(exit.text.as_bytes()).ok(),
+                cli::Output::Stderr => std::io::stderr().write_all(exit.text.as_bytes()).ok(),
+            };
+            exit.code
+        }
+    };
+    // Not by returning: threads of shards must not unwind while the kernel may write to their buffers.
+    std::process::exit(status)
+}

@@ -1,0 +1,268 @@
+//! One process: what it needs is probed and set up, shards are started, signals are answered, the end is orderly.
+
+#![forbid(unsafe_code)]
+
+mod listeners;
+mod shards;
+
+use crate::{
+    config::{AccessLogTo, Config},
+    limits::DESCRIPTORS_RESERVED,
+    observe::{
+        access_log::LogSink, diagnostics::Diagnostics, latency::LatencyReport, writer::Writer,
+    },
+    shard::{
+        mailbox::Mailbox,
+        runtime,
+        sys::{self, SignalSet},
+    },
+    upstream::{
+        Shares,
+        dns::Resolver,
+        tls::{Roots, Tls},
+    },
+};
+use shards::{Order, Parts, Report};
+use std::{
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long shards may take to send their histograms; one that is busy longer is left out of the dump.
+const SNAPSHOT_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the log may take to be written at the end.
+const LOG_WITHIN: Duration = Duration::from_secs(2);
+
+/// What wakes the process.
+enum Event {
+    Signal(i32),
+    Shard(usize, Report),
+}
+
+/// Runs the proxy until it is told to end. Returns the exit status: 0 after an orderly end, 1 if it could not start, if
+/// requests had to be cut, or if a shard died.
+pub fn run(config: Config) -> i32 {
+    // Before any thread starts, so that all of them have these blocked and one takes them.
+    let signals = match SignalSet::block(&[libc::SIGUSR1, libc::SIGTERM, libc::SIGINT]) {
+        Ok(signals) => signals,
+        Err(e) => {
+            eprintln!("chocon-uring: signals cannot be set up: {e}");
+            return 1;
+        }
+    };
+    let writer = match Writer::start(config.access_log == AccessLogTo::Stdout) {
+        Ok(writer) => writer,
+        Err(e) => {
+            eprintln!("chocon-uring: the log thread cannot be started: {e}");
+            return 1;
+        }
+    };
+    // Fails only if a logger is installed already, which is nobody's but ours.
+    Diagnostics::install(writer.handle(), config.log_level).ok();
+    let status = match start(config, &writer, signals) {
+        Ok(process) => process.serve(),
+        Err(why) => {
+            log::error!("{why}");
+            1
+        }
+    };
+    writer.finish(LOG_WITHIN);
+    status
+}
+
+struct Process {
+    config: Arc<Config>,
+    orders: Vec<Mailbox<Order>>,
+    events: Receiver<Event>,
+}
+
+fn start(config: Config, writer: &Writer, signals: SignalSet) -> Result<Process, String> {
+    let config = Arc::new(config);
+    let descriptors = sys::raise_descriptor_limit()
+        .map_err(|e| format!("the limit of open files cannot be read: {e}"))?;
+    let flags = runtime::probe()?;
+    let (tls, roots) = Tls::new()?;
+    let resolver = Resolver::start().map_err(|e| format!("the resolver cannot be started: {e}"))?;
+    let cpus = runtime::cpus();
+    let count = config.cores.unwrap_or(cpus.len().max(1));
+    if count > cpus.len() {
+        let have = cpus.len();
+        log::warn!(
+            "{count} shards share {have} CPUs; they go round robin. --cores {have} is faster"
+        );
+    }
+    let (listeners, bound) = listeners::bind(config.listen, count)?;
+    let (report, events) = forward_signals(signals)?;
+    let room =
+        usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX);
+    // Half for clients, half for origins: a request needs one of each.
+    let half = (room / 2 / count).max(1);
+    let parts = Parts {
+        config: config.clone(),
+        flags,
+        tls,
+        resolver,
+        shares: Shares {
+            idle_per_origin_max: config.keepalive_conns.div_ceil(count),
+            open_max: half,
+        },
+        clients_max: half,
+    };
+    let mut orders = Vec::with_capacity(count);
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let cpu = cpus.get(index % cpus.len().max(1)).copied();
+        let log = LogSink::new(writer.handle(), config.access_log);
+        let started = shards::start(index, cpu, listener, log, parts.clone(), report.clone());
+        orders.push(started.map_err(|e| format!("shard {index} cannot be started: {e}"))?);
+    }
+    let process = Process { config, orders, events };
+    process.wait_until_ready()?;
+    log::info!("io_uring with {flags}; at most {half} clients a shard (open files: {descriptors})");
+    match roots {
+        Roots::System(n) => log::info!("TLS trusts {n} certificates of this system"),
+        Roots::BuiltIn(n) => {
+            log::warn!("this system has no trusted certificates; TLS uses {n} that are built in");
+        }
+    }
+    log::info!("listening on {bound} with {count} shards");
+    Ok(process)
+}
+
+/// Starts the thread that waits for signals; it and the shards report to one place.
+fn forward_signals(
+    signals: SignalSet,
+) -> Result<(Sender<(usize, Report)>, Receiver<Event>), String> {
+    let (events, received) = mpsc::channel();
+    let (report, reports) = mpsc::channel::<(usize, Report)>();
+    let no_thread = |e| format!("a thread cannot be started: {e}");
+    let from_shards = events.clone();
+    thread::Builder::new()
+        .name("reports".into())
+        .spawn(move || {
+            for (index, report) in reports {
+                if from_shards.send(Event::Shard(index, report)).is_err() {
+                    return;
+                }
+            }
+        })
+        .map_err(no_thread)?;
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            while let Ok(signal) = signals.wait() {
+                if events.send(Event::Signal(signal)).is_err() {
+                    return;
+                }
+            }
+        })
+        .map_err(no_thread)?;
+    Ok((report, received))
+}
+
+impl Process {
+    fn wait_until_ready(&self) -> Result<(), String> {
+        let mut ready = 0;
+        while ready < self.orders.len() {
+            match self.events.recv() {
+                Ok(Event::Shard(_, Report::Ready)) => ready += 1,
+                Ok(Event::Shard(index, Report::Died(why))) => {
+                    return Err(format!("shard {index} cannot be started: {why}"));
+                }
+                Ok(Event::Signal(libc::SIGUSR1) | Event::Shard(_, Report::Empty)) => {}
+                Ok(Event::Signal(signal)) => return Err(format!("ended by signal {signal}")),
+                Err(_) => return Err("the shards are gone".to_owned()),
+            }
+        }
+        Ok(())
+    }
+
+    fn serve(&self) -> i32 {
+        loop {
+            match self.events.recv() {
+                Ok(Event::Signal(libc::SIGUSR1)) => self.dump(),
+                Ok(Event::Signal(_)) => return self.drain(),
+                Ok(Event::Shard(index, Report::Died(why))) => return died(index, &why),
+                Ok(Event::Shard(_, Report::Ready | Report::Empty)) => {}
+                Err(_) => return died(0, "all threads are gone"),
+            }
+        }
+    }
+
+    /// Writes the latency of all origins, merged over the shards. On a thread of its own: formatting and files take their
+    /// time, and neither shards nor signals wait for it.
+    fn dump(&self) {
+        let (to, snapshots) = mpsc::channel();
+        for orders in &self.orders {
+            if orders.send(Order::Snapshot(to.clone())).is_err() {
+                log::warn!("a shard is too busy for the latency dump; it is left out");
+            }
+        }
+        let config = self.config.clone();
+        let write = move || {
+            let mut report = LatencyReport::default();
+            let deadline = Instant::now() + SNAPSHOT_WITHIN;
+            while let Ok(of_shard) =
+                snapshots.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
+                of_shard.into_iter().for_each(|snapshot| report.merge(snapshot));
+            }
+            for line in report.table().lines() {
+                log::info!("{line}");
+            }
+            if let Some(dir) = &config.hdr_dir {
+                match report.write_hgrm(dir) {
+                    Ok(files) => log::info!("{files} histograms written to {}", dir.display()),
+                    Err(e) => log::error!("histograms cannot be written to {}: {e}", dir.display()),
+                }
+            }
+        };
+        drop(to);
+        if let Err(e) = thread::Builder::new().name("dump".into()).spawn(write) {
+            log::error!("the latency dump cannot be made: {e}");
+        }
+    }
+
+    /// Lets the shards finish. A second signal, or the end of `--shutdown-timeout`, ends at once.
+    fn drain(&self) -> i32 {
+        let within = self.config.shutdown_timeout;
+        log::info!("ending: requests under way have {within:?} to finish");
+        for orders in &self.orders {
+            if orders.send(Order::Drain).is_err() {
+                log::warn!("a shard is too busy to be told to end");
+            }
+        }
+        let deadline = Instant::now() + within;
+        let mut left = self.orders.len();
+        while left > 0 {
+            match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(Event::Shard(_, Report::Empty)) => left -= 1,
+                Ok(Event::Shard(index, Report::Died(why))) => return died(index, &why),
+                Ok(Event::Shard(_, Report::Ready)) => {}
+                Ok(Event::Signal(libc::SIGUSR1)) => self.dump(),
+                Ok(Event::Signal(_)) => {
+                    log::warn!("ended at once by a second signal; requests were cut");
+                    return 1;
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    log::warn!("--shutdown-timeout passed; requests were cut");
+                    return 1;
+                }
+                Err(RecvTimeoutError::Disconnected) => return died(0, "all threads are gone"),
+            }
+        }
+        log::info!("ended: nothing was cut");
+        0
+    }
+}
+
+fn died(index: usize, why: &str) -> i32 {
+    log::error!(
+        "shard {index} died: {why}. The process ends; its supervisor should start it again"
+    );
+    1
+}

@@ -1,0 +1,149 @@
+//! One thread a shard: started, wired, and watched for its end.
+
+#![forbid(unsafe_code)]
+
+use crate::{
+    config::Config,
+    downstream::accept::Acceptor,
+    observe::{access_log::LogSink, latency::OriginSnapshot},
+    shard::{
+        self, Shard,
+        mailbox::{Inbox, Mailbox, mailbox},
+        runtime::{self, RingFlags},
+    },
+    upstream::{Shares, Upstream, dns::Resolver, names::Names, tls::Tls},
+};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::{Arc, mpsc::Sender},
+    thread,
+    time::Duration,
+};
+
+/// What the process tells a shard.
+pub enum Order {
+    /// Send a copy of the latency histograms.
+    Snapshot(Sender<Vec<OriginSnapshot>>),
+    /// Take no new connections, finish what is under way, and say so.
+    Drain,
+}
+
+/// What a shard tells the process.
+pub enum Report {
+    Ready,
+    /// Drained: no client connection is left.
+    Empty,
+    /// The shard cannot start, or ended though nobody asked it to.
+    Died(String),
+}
+
+/// What all shards get a copy of.
+#[derive(Clone)]
+pub struct Parts {
+    pub config: Arc<Config>,
+    pub flags: RingFlags,
+    pub tls: Tls,
+    pub resolver: Resolver,
+    pub shares: Shares,
+    pub clients_max: usize,
+}
+
+/// Starts the thread of shard `index`. It reports `Ready` or `Died` first.
+pub fn start(
+    index: usize,
+    cpu: Option<core_affinity::CoreId>,
+    listener: std::net::TcpListener,
+    log: LogSink,
+    parts: Parts,
+    report: Sender<(usize, Report)>,
+) -> std::io::Result<Mailbox<Order>> {
+    let (orders, inbox) = mailbox()?;
+    thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
+        let died = |why: String| {
+            // The process listens as long as it lives; if it does not, there is nobody to tell.
+            report.send((index, Report::Died(why))).ok();
+        };
+        if cpu.is_some_and(|cpu| !runtime::pin(cpu)) {
+            log::warn!("shard {index} could not be pinned to its CPU; it runs anywhere");
+        }
+        let mut ring = match runtime::build(parts.flags) {
+            Ok(ring) => ring,
+            Err(e) => return died(format!("its io_uring runtime cannot be built: {e}")),
+        };
+        let shard = Rc::new(Shard::new(index, parts.config.clone(), log));
+        let run = ring.block_on(async {
+            catch_unwind_future(serve(shard, listener, inbox, parts, report.clone(), index)).await
+        });
+        died(run.err().unwrap_or_else(|| "its main loop ended".to_owned()));
+        // A runtime must not be dropped while the kernel may write to its buffers; the process ends now.
+        std::mem::forget(ring);
+    })?;
+    Ok(orders)
+}
+
+/// Wires a shard and runs it. Returns only on failure.
+async fn serve(
+    shard: Rc<Shard>,
+    listener: std::net::TcpListener,
+    inbox: Inbox<Order>,
+    parts: Parts,
+    report: Sender<(usize, Report)>,
+    index: usize,
+) -> Result<(), String> {
+    let (answers, answered) = mailbox().map_err(|e| format!("no mailbox: {e}"))?;
+    let names = Names::new(parts.resolver, answers);
+    let upstream = Rc::new(Upstream::new(shard.clone(), names, parts.tls, parts.shares));
+    let listener = monoio::net::TcpListener::from_std(listener)
+        .map_err(|e| format!("its listener cannot be used: {e}"))?;
+    let acceptor = Rc::new(Acceptor::new(upstream.clone(), parts.clients_max));
+    {
+        let upstream = upstream.clone();
+        shard::spawn("name look-up task", async move {
+            let ended = answered.serve(|answer| upstream.names.deliver(answer)).await;
+            log::error!("the shard gets no more look-up answers: {ended:?}");
+        });
+    }
+    {
+        let (acceptor, shard) = (acceptor.clone(), shard.clone());
+        let report = report.clone();
+        shard::spawn("accept loop", async move {
+            acceptor.run(listener).await;
+            // The listener is closed; what it left is served to its end.
+            while shard.watches.len() > 0 {
+                monoio::time::sleep(Duration::from_millis(10)).await;
+            }
+            shard.log.borrow_mut().flush();
+            report.send((shard.index, Report::Empty)).ok();
+        });
+    }
+    {
+        let (upstream, shard) = (upstream.clone(), shard.clone());
+        monoio::spawn(shard.sweep(move |now| upstream.sweep(now)));
+    }
+    report.send((index, Report::Ready)).ok();
+    let ended = inbox
+        .serve(|order| match order {
+            Order::Snapshot(to) => {
+                to.send(upstream.latency()).ok();
+            }
+            Order::Drain => {
+                acceptor.stop();
+                shard.drain();
+            }
+        })
+        .await;
+    Err(format!("it gets no more orders: {ended:?}"))
+}
+
+/// Turns a panic of the shard's main loop into words.
+async fn catch_unwind_future(
+    future: impl Future<Output = Result<(), String>>,
+) -> Result<(), String> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| {
+        catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))
+            .unwrap_or_else(|_| std::task::Poll::Ready(Err("it panicked".to_owned())))
+    })
+    .await
+}

@@ -1,0 +1,141 @@
+//! What a client asked for: its head read, admitted, and written anew for the origin, in one step without a wait.
+
+#![forbid(unsafe_code)]
+
+use crate::{
+    error::{Cause, Error, Phase},
+    headers::{self, Out, Target},
+    http1::{
+        framing::RequestBody,
+        head::{FieldRoom, RequestHead, Version},
+    },
+    observe::id::Id,
+    upstream::{Destination, Upstream},
+};
+use std::{ops::Range, rc::Rc, time::Instant};
+
+/// What is needed of a request once its head is sent on. Ranges are in the head's bytes.
+pub struct Asked {
+    pub id: RequestId,
+    pub version: Version,
+    pub body: RequestBody,
+    pub keep_alive: bool,
+    pub is_head: bool,
+    /// RFC 9110 §9.2.2: asking twice is as good as asking once.
+    pub is_idempotent: bool,
+    pub method: Range<usize>,
+    pub path: Range<usize>,
+    pub host: Range<usize>,
+    pub user_agent: Range<usize>,
+}
+
+/// X-Chocon-Id: the client's, or a fresh one.
+pub enum RequestId {
+    Fresh(Id),
+    Client(Box<[u8]>),
+}
+
+impl RequestId {
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            RequestId::Fresh(id) => &id[..],
+            RequestId::Client(id) => id,
+        }
+    }
+}
+
+impl Asked {
+    /// A request whose head could not be read; it gets an answer and a log line all the same.
+    pub fn unreadable(id: Id) -> Self {
+        Self {
+            id: RequestId::Fresh(id),
+            version: Version::Http11,
+            body: RequestBody::None,
+            keep_alive: false,
+            is_head: false,
+            is_idempotent: false,
+            method: 0..0,
+            path: 0..0,
+            host: 0..0,
+            user_agent: 0..0,
+        }
+    }
+
+    fn of(head: &RequestHead<'_, '_>, id: RequestId) -> Self {
+        let base = head.fields.bytes.as_ptr() as usize;
+        let range = |part: &[u8]| {
+            // Empty parts need not lie in the head.
+            if part.is_empty() {
+                return 0..0;
+            }
+            let start = part.as_ptr() as usize - base;
+            start..start + part.len()
+        };
+        let path = Target::parse(head.method, head.target).map_or("", |target| target.path());
+        Self {
+            id,
+            version: head.version,
+            body: head.body,
+            keep_alive: head.keep_alive,
+            is_head: head.method == "HEAD",
+            is_idempotent: matches!(
+                head.method,
+                "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
+            ),
+            method: range(head.method.as_bytes()),
+            path: range(path.as_bytes()),
+            host: range(head.host.unwrap_or_default()),
+            user_agent: range(head.user_agent),
+        }
+    }
+}
+
+/// Reads a whole head and writes the one for the origin to `out`.
+///
+/// Returns what was asked, as far as it could be read, and where it goes; or why it goes nowhere.
+pub fn read(
+    upstream: &Upstream,
+    bytes: &[u8],
+    now: Instant,
+    out: &mut impl Out,
+) -> (Asked, Result<Rc<Destination>, Error>) {
+    let mut room = FieldRoom::new();
+    let head = match RequestHead::parse(bytes, &mut room) {
+        Ok(head) => head,
+        Err(cause) => {
+            let asked = Asked::unreadable(upstream.shard.next_id(now));
+            return (asked, Err(Error::client(Phase::Head, cause)));
+        }
+    };
+    let id = match head.id {
+        Some(id) => RequestId::Client(id.into()),
+        None => RequestId::Fresh(upstream.shard.next_id(now)),
+    };
+    let destination = admit(upstream, &head, id.bytes(), out);
+    (Asked::of(&head, id), destination)
+}
+
+fn admit(
+    upstream: &Upstream,
+    head: &RequestHead<'_, '_>,
+    id: &[u8],
+    out: &mut impl Out,
+) -> Result<Rc<Destination>, Error> {
+    let refused = |cause| Error::client(Phase::Route, cause);
+    if head.method == "CONNECT" {
+        return Err(refused(Cause::NotImplemented("CONNECT")));
+    }
+    let target = Target::parse(head.method, head.target)
+        .map_err(|why| Error::client(Phase::Head, Cause::Malformed(why)))?;
+    if head.has_chocon_ver {
+        return Err(refused(Cause::Loop));
+    }
+    // RFC 9112 §3.2.2: the authority of an absolute-form target wins over Host.
+    let authority = match target.authority {
+        Some(authority) => authority.as_bytes(),
+        None => head.host.ok_or(refused(Cause::NoRoute("the request has no Host")))?,
+    };
+    let destination = upstream.destination(authority)?;
+    headers::write_request(out, head, target, &destination.host, id);
+    Ok(destination)
+}

@@ -1,0 +1,334 @@
+//! ONE request, from its head to its last byte. Read this first.
+//!
+//! The head is read and admitted ([`asked`]), an origin connection is leased (`upstream`), the request goes out, the
+//! response comes back ([`respond`]), both bodies under way at once where they have to be (`relay`). A clean end gives
+//! the lease back; anything else closes it. Every request leaves one line in the access log, a failed one also its
+//! cause.
+
+#![forbid(unsafe_code)]
+
+mod asked;
+mod respond;
+
+use crate::{
+    client::{Client, Input},
+    error::{Cause, Error, Party, Phase},
+    headers::{self, BodyOut, Persistence},
+    http1::{body::Decoder, framing::RequestBody, head::Version},
+    limits::OWN_ANSWER_WITHIN,
+    observe::{
+        access_log::{ErrorRecord, Record},
+        latency::Acquired,
+    },
+    relay::{self, Ends, Progress},
+    shard::{Shard, blocks::Outgoing, watch::Deadline},
+    upstream::{Destination, Lease, Origin, Upstream},
+};
+use asked::Asked;
+use respond::{Responded, respond};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+    time::Instant,
+};
+
+/// What becomes of the client's connection after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The next request may come.
+    KeepAlive,
+    /// Nothing more is said or expected.
+    Close,
+    /// The client may still be sending: read on for a while, so that it can read the answer (RFC 9112 §9.6).
+    Linger,
+    /// The answer was cut where the client counts on its length, or on an orderly end: the close must not look like one.
+    Reset,
+}
+
+/// Serves the request whose head is the first `head_bytes` of the client's input. `started` is when its first byte came.
+pub async fn serve(
+    upstream: &Upstream,
+    client: &mut Client,
+    head_bytes: usize,
+    started: Instant,
+) -> Next {
+    let shard = &*upstream.shard;
+    let watch = &client.watch;
+    watch.begin_exchange(started);
+    watch.set(Deadline::Response, shard.config.write_timeout.map(|within| started + within));
+    let mut out = Outgoing::new(&shard.blocks);
+    let progress = Progress::default();
+    let head = &client.input.all()[..head_bytes];
+    let (asked, destination) = asked::read(upstream, head, started, &mut out);
+    client.input.use_up(head_bytes);
+    let ends = Ends { shard, watch, client: &client.socket, progress: &progress };
+    let outcome = match &destination {
+        Ok(to) => forward(upstream, &ends, &mut client.input, &asked, &to.origin, &mut out).await,
+        Err(error) => {
+            // A request without a body is read whole even if it goes nowhere: the connection can live on.
+            if asked.body == RequestBody::None && error.status() != 501 {
+                ends.request_is_read(false);
+            }
+            Err(error.clone())
+        }
+    };
+    let (next, error) = match outcome {
+        Ok(responded) => (after(&responded, &progress, &client.input), None),
+        Err(error) => {
+            let next = answer(&ends, &asked, &error, &mut out).await;
+            (next, Some(error))
+        }
+    };
+    watch.end_exchange();
+    let head = &client.input.all()[..head_bytes];
+    let entry = Entry { shard, client, asked: &asked, head, started, progress: &progress };
+    entry.record(error.as_ref(), destination.as_deref().ok());
+    next
+}
+
+/// Answers a client whose bytes are no request (or came too late for one).
+pub async fn refuse(
+    upstream: &Upstream,
+    client: &mut Client,
+    error: Error,
+    started: Instant,
+) -> Next {
+    let shard = &*upstream.shard;
+    client.watch.begin_exchange(started);
+    let asked = Asked::unreadable(shard.next_id(started));
+    let progress = Progress::default();
+    let ends = Ends { shard, watch: &client.watch, client: &client.socket, progress: &progress };
+    let next = answer(&ends, &asked, &error, &mut Outgoing::new(&shard.blocks)).await;
+    client.watch.end_exchange();
+    let entry = Entry { shard, client, asked: &asked, head: &[], started, progress: &progress };
+    entry.record(Some(&error), None);
+    next
+}
+
+/// Sends the request in `out`, and what follows of its body, to the origin, and the response to the client.
+async fn forward(
+    upstream: &Upstream,
+    ends: &Ends<'_>,
+    input: &mut Input,
+    asked: &Asked,
+    origin: &Rc<Origin>,
+    out: &mut Outgoing<'_>,
+) -> Result<Responded, Error> {
+    let mut decoder = Decoder::of_request(asked.body);
+    let body_out = match asked.body {
+        RequestBody::Chunked => BodyOut::Chunked,
+        RequestBody::None | RequestBody::Fixed(_) => BodyOut::AsIs,
+    };
+    relay::append_read_body(input, &mut decoder, body_out, out)
+        .map_err(|cause| Error::client(Phase::Body, cause))?;
+    if decoder.is_complete() {
+        ends.request_is_read(asked.version == Version::Http11);
+    }
+    let mut again = Again::MayBe;
+    loop {
+        let lease = upstream.lease(origin, ends.watch, again == Again::Is).await?;
+        let guard = ends.watch.lease(lease.connection.socket.clone());
+        if ends.watch.cut().is_some() {
+            return Err(ends.watch.explain(Party::Origin, Phase::Connect, Cause::TimedOut));
+        }
+        let result = attempt(ends, input, asked, &mut decoder, body_out, &lease, out).await;
+        drop(guard);
+        match result {
+            Ok(responded) => {
+                if responded.origin_persists && ends.progress.request_sent.get().is_some() {
+                    lease.finish(upstream, Instant::now());
+                }
+                return Ok(responded);
+            }
+            Err(Failed { harmless: true, .. }) if again == Again::MayBe => again = Again::Is,
+            Err(failed) => return Err(failed.error),
+        }
+    }
+}
+
+/// Whether a request is sent for the second time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    MayBe,
+    Is,
+}
+
+/// An attempt that failed.
+struct Failed {
+    error: Error,
+    /// The origin cannot have acted on it, or acting twice is as good as once, and all of it is still here to be sent
+    /// again.
+    harmless: bool,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, harmless: false }
+    }
+}
+
+async fn attempt(
+    ends: &Ends<'_>,
+    input: &mut Input,
+    asked: &Asked,
+    decoder: &mut Decoder,
+    body_out: BodyOut,
+    lease: &Lease,
+    out: &mut Outgoing<'_>,
+) -> Result<Responded, Failed> {
+    let whole = decoder.is_complete();
+    if whole {
+        ends.request_is_sent(Instant::now());
+    }
+    let request = 0..out.len;
+    let block = std::mem::take(&mut out.block);
+    let (sent, block) = lease.connection.send(&ends.shard.blocks, block, request).await;
+    out.block = block;
+    if let Err(failed) = &sent
+        && failed.nothing_sent
+    {
+        let error = ends.watch.explain(Party::Origin, Phase::Send, failed.cause.clone());
+        return Err(Failed { harmless: error.is_stale_connection(), error });
+    }
+    // An origin that refuses a body closes before it has read it all: the answer may be there although sending failed.
+    let responded = if whole || sent.is_err() {
+        respond(ends, asked, lease, out).await
+    } else {
+        let upload = relay::upload(ends, input, decoder, body_out, &lease.connection);
+        // On the heap: most requests have no body to stream and should not carry the room for it.
+        Box::pin(both(upload, respond(ends, asked, lease, out))).await
+    };
+    responded.map_err(|error| Failed {
+        // Nothing was received (phase wait) on a connection that had been idle: the origin had closed it. RFC 9110
+        // §9.2.2: only an idempotent request may be sent again by itself.
+        harmless: whole
+            && asked.is_idempotent
+            && lease.acquired == Acquired::Reused
+            && !ends.watch.has_response_begun()
+            && error.is_stale_connection(),
+        error,
+    })
+}
+
+/// Runs both directions until the response is done, or the client's side of the request fails. An origin that takes no
+/// more of the body may still answer, so that failure alone ends nothing.
+async fn both(
+    upload: impl Future<Output = Result<(), Error>>,
+    respond: impl Future<Output = Result<Responded, Error>>,
+) -> Result<Responded, Error> {
+    let (mut upload, mut respond) = (pin!(upload), pin!(respond));
+    let mut uploading = true;
+    poll_fn(|cx| {
+        if uploading && let Poll::Ready(uploaded) = upload.as_mut().poll(cx) {
+            uploading = false;
+            if let Err(error) = uploaded
+                && error.party == Party::Client
+            {
+                return Poll::Ready(Err(error));
+            }
+        }
+        respond.as_mut().poll(cx)
+    })
+    .await
+}
+
+fn after(responded: &Responded, progress: &Progress, input: &Input) -> Next {
+    match responded.persistence {
+        Persistence::Persists | Persistence::KeepAliveToHttp10 => Next::KeepAlive,
+        Persistence::Closes if progress.request_read.get() && input.unused().is_empty() => {
+            Next::Close
+        }
+        Persistence::Closes => Next::Linger,
+    }
+}
+
+/// Tells the client what went wrong, if it can still be told; else makes the cut visible.
+async fn answer(ends: &Ends<'_>, asked: &Asked, error: &Error, out: &mut Outgoing<'_>) -> Next {
+    let Ends { shard, watch, progress, .. } = ends;
+    let status = error.status();
+    if let Some(begun) = progress.status.get() {
+        log::debug!("the answer {begun} was cut: {error}");
+        return Next::Reset;
+    }
+    if status == 499 {
+        // A client that cut its own request may still read (half-closed); RFC 9112 §8: the message is incomplete.
+        return Next::Close;
+    }
+    // Where the request was not read to its end, the next one cannot be found.
+    let persists = asked.keep_alive
+        && progress.request_read.get()
+        && error.party != Party::Client
+        && !shard.is_draining()
+        || matches!(error.cause, Cause::NoRoute(_) | Cause::Loop)
+            && asked.keep_alive
+            && progress.request_read.get();
+    let persistence = match (persists, asked.version) {
+        (false, _) => Persistence::Closes,
+        (true, Version::Http11) => Persistence::Persists,
+        (true, Version::Http10) => Persistence::KeepAliveToHttp10,
+    };
+    out.clear();
+    headers::write_own(out, status, persistence, asked.id.bytes());
+    progress.status.set(Some(status));
+    watch.forget_cut();
+    watch.set(Deadline::Response, Some(Instant::now() + OWN_ANSWER_WITHIN));
+    match (ends.flush(out).await, persists) {
+        (Ok(()), true) => Next::KeepAlive,
+        (Ok(()), false) => Next::Linger,
+        (Err(_), _) => Next::Reset,
+    }
+}
+
+/// What the logs say of a request.
+struct Entry<'e> {
+    shard: &'e Shard,
+    client: &'e Client,
+    asked: &'e Asked,
+    head: &'e [u8],
+    started: Instant,
+    progress: &'e Progress,
+}
+
+impl Entry<'_> {
+    fn record(&self, error: Option<&Error>, destination: Option<&Destination>) {
+        let Entry { shard, client, asked, head, started, progress } = self;
+        let now = Instant::now();
+        let mut log = shard.log.borrow_mut();
+        if log.enabled() {
+            let status = match error {
+                // What the client was told before the cut stands in the response; that it went away matters more.
+                Some(error) if error.status() == 499 => 499,
+                Some(error) => progress.status.get().unwrap_or(error.status()),
+                None => progress.status.get().unwrap_or(0),
+            };
+            log.record(&Record {
+                started_unix_us: shard.unix_us(*started),
+                remote_addr: client.peer,
+                method: &head[asked.method.clone()],
+                path: &head[asked.path.clone()],
+                status,
+                size: progress.body_bytes.get(),
+                user_agent: &head[asked.user_agent.clone()],
+                duration: now.saturating_duration_since(*started),
+                host: &head[asked.host.clone()],
+                id: asked.id.bytes(),
+            });
+        }
+        if let Some(error) = error {
+            let origin = destination.map(|destination| &destination.origin);
+            log.error(&ErrorRecord {
+                at_unix_us: shard.unix_us(now),
+                request_host: &head[asked.host.clone()],
+                request_path: &head[asked.path.clone()],
+                proxy_host: origin.map(|o| o.authority()).unwrap_or_default().as_bytes(),
+                proxy_scheme: origin.map_or("", |o| o.scheme().word()),
+                proxy_id: asked.id.bytes(),
+                error: &error.to_string(),
+                phase: error.phase.word(),
+                party: error.party.word(),
+            });
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The response: from the origin's first byte to the client's last.
+
+#![forbid(unsafe_code)]
+
+use super::asked::Asked;
+use crate::{
+    error::{Cause, Error, Party, Phase},
+    headers::{self, BodyOut, Persistence},
+    http1::{
+        body::Decoder,
+        framing::ResponseBody,
+        head::{EndOfHead, FieldRoom, ResponseHead, Version},
+    },
+    limits::INTERIM_HEADS_MAX,
+    relay::{self, Ends, Excess, ROOM_AFTER},
+    shard::{
+        blocks::{Block, Outgoing},
+        watch::Deadline,
+    },
+    upstream::Lease,
+};
+use std::{ops::Range, time::Instant};
+
+/// A response that reached the client whole.
+pub struct Responded {
+    /// What the client was told about its connection.
+    pub persistence: Persistence,
+    /// The origin's connection is clean and may carry another request.
+    pub origin_persists: bool,
+}
+
+/// Reads the origin's response and passes it on. `out` is empty room for heads.
+///
+/// Errors: with no byte received, phase wait; the client has then got nothing but interim heads.
+pub async fn respond(
+    ends: &Ends<'_>,
+    asked: &Asked,
+    lease: &Lease,
+    out: &mut Outgoing<'_>,
+) -> Result<Responded, Error> {
+    let mut reader = HeadReader { block: ends.shard.blocks.small(), filled: 0 };
+    for _ in 0..=INTERIM_HEADS_MAX {
+        let end = reader.read(ends, lease).await?;
+        match read_head(ends, asked, &mut reader.block[..end], out)? {
+            Head::Interim => {
+                if out.len > 0 {
+                    ends.flush(out).await?;
+                }
+                reader.take(end);
+            }
+            Head::Final(plan) => {
+                ends.watch.clear(Deadline::Origin);
+                let mut decoder = Decoder::of_response(plan.body);
+                let rest = end..reader.filled;
+                let excess = relay::download(
+                    ends,
+                    &lease.connection,
+                    reader.block,
+                    rest,
+                    &mut decoder,
+                    plan.body_out,
+                    out,
+                )
+                .await?;
+                return Ok(Responded {
+                    persistence: plan.persistence,
+                    origin_persists: plan.origin_persists
+                        && plan.body != ResponseBody::ToClose
+                        && excess == Excess::None,
+                });
+            }
+        }
+    }
+    Err(Error::origin(Phase::Head, Cause::Malformed("too many interim responses")))
+}
+
+/// Receives until a whole head is there.
+struct HeadReader {
+    block: Block,
+    filled: usize,
+}
+
+impl HeadReader {
+    /// Returns the length of the head at the block's start.
+    async fn read(&mut self, ends: &Ends<'_>, lease: &Lease) -> Result<usize, Error> {
+        let mut end_of_head = EndOfHead::default();
+        loop {
+            let found = end_of_head.find(&self.block[..self.filled]);
+            if let Some(end) = found.map_err(|cause| Error::origin(Phase::Head, cause))? {
+                return Ok(end);
+            }
+            let before = self.filled;
+            self.receive(ends, lease).await?;
+            if before == 0 {
+                record_round_trip(ends, lease);
+            }
+        }
+    }
+
+    async fn receive(&mut self, ends: &Ends<'_>, lease: &Lease) -> Result<(), Error> {
+        if self.filled + ROOM_AFTER >= self.block.len() {
+            // A large block holds the longest head, and then some.
+            let mut larger = ends.shard.blocks.large();
+            larger[..self.filled].copy_from_slice(&self.block[..self.filled]);
+            ends.shard.blocks.put(std::mem::replace(&mut self.block, larger));
+        }
+        let free = self.free();
+        let block = std::mem::take(&mut self.block);
+        let (received, block) = lease.connection.recv(&ends.shard.blocks, block, free).await;
+        self.block = block;
+        let phase = if self.filled == 0 { Phase::Wait } else { Phase::Head };
+        let cause = match received {
+            Ok(n @ 1..) => {
+                self.filled += n;
+                return Ok(());
+            }
+            Ok(_) => Cause::Closed,
+            Err(cause) => cause,
+        };
+        Err(ends.watch.explain(Party::Origin, phase, cause))
+    }
+
+    /// Leaves room for the chunk framing behind what is received.
+    fn free(&self) -> Range<usize> {
+        self.filled..self.block.len() - ROOM_AFTER
+    }
+
+    /// Forgets a head; what came behind it moves to the front.
+    fn take(&mut self, end: usize) {
+        self.block.copy_within(end..self.filled, 0);
+        self.filled -= end;
+    }
+}
+
+/// An answer that comes before the request is sent whole says nothing about the round trip.
+fn record_round_trip(ends: &Ends<'_>, lease: &Lease) {
+    if let Some(sent) = ends.progress.request_sent.get() {
+        lease.record(Instant::now().saturating_duration_since(sent));
+    }
+}
+
+enum Head {
+    Interim,
+    Final(Plan),
+}
+
+/// How a final response reaches the client.
+struct Plan {
+    body: ResponseBody,
+    body_out: BodyOut,
+    persistence: Persistence,
+    origin_persists: bool,
+}
+
+/// Reads one head and writes what the client gets of it to `out`: nothing, for an interim head that it must not get.
+fn read_head(
+    ends: &Ends<'_>,
+    asked: &Asked,
+    bytes: &mut [u8],
+    out: &mut Outgoing<'_>,
+) -> Result<Head, Error> {
+    let malformed = |cause| Error::origin(Phase::Head, cause);
+    let mut room = FieldRoom::new();
+    let head = ResponseHead::parse(bytes, &mut room).map_err(malformed)?;
+    let body = head.body(asked.is_head).map_err(malformed)?;
+    out.clear();
+    if head.status == 101 {
+        // RFC 9110 §15.2.2: only in answer to Upgrade, which is never passed on.
+        return Err(malformed(Cause::Malformed("101 though no upgrade was asked for")));
+    }
+    if head.status < 200 {
+        // RFC 9110 §15.2: not to HTTP/1.0.
+        if asked.version == Version::Http11 {
+            headers::write_interim(out, &head);
+        }
+        return Ok(Head::Interim);
+    }
+    let body_out = BodyOut::of(body, asked.version);
+    // An answer before the request was read whole leaves the client's stream at an unknown place.
+    let persists = asked.keep_alive
+        && body_out != BodyOut::ToClose
+        && ends.progress.request_read.get()
+        && !ends.shard.is_draining();
+    let persistence = match (persists, asked.version) {
+        (false, _) => Persistence::Closes,
+        (true, Version::Http11) => Persistence::Persists,
+        (true, Version::Http10) => Persistence::KeepAliveToHttp10,
+    };
+    headers::write_response(out, &head, body_out, persistence, asked.id.bytes());
+    ends.progress.status.set(Some(head.status));
+    Ok(Head::Final(Plan { body, body_out, persistence, origin_persists: head.keep_alive }))
+}

@@ -1,0 +1,66 @@
+//! Messages to a shard from other threads: a lock-free queue, and an event counter read on the shard's ring.
+//!
+//! Cold path only: look-up answers and orders from the process.
+
+#![forbid(unsafe_code)]
+
+use super::sys;
+use crate::limits::MAILBOX_MAX;
+use crossbeam_queue::ArrayQueue;
+use std::{fs::File, io, io::Write, sync::Arc};
+
+/// Any thread's end.
+pub struct Mailbox<M> {
+    inner: Arc<Inner<M>>,
+}
+
+struct Inner<M> {
+    queue: ArrayQueue<M>,
+    event: File,
+}
+
+/// The shard's end.
+pub struct Inbox<M> {
+    inner: Arc<Inner<M>>,
+}
+
+/// Makes a mailbox and its inbox.
+pub fn mailbox<M>() -> io::Result<(Mailbox<M>, Inbox<M>)> {
+    let event = File::from(sys::event_counter()?);
+    let inner = Arc::new(Inner { queue: ArrayQueue::new(MAILBOX_MAX), event });
+    Ok((Mailbox { inner: inner.clone() }, Inbox { inner }))
+}
+
+impl<M> Clone for Mailbox<M> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+impl<M> Mailbox<M> {
+    /// Leaves a message and wakes the shard. Errors: the message comes back when `MAILBOX_MAX` are waiting.
+    pub fn send(&self, message: M) -> Result<(), M> {
+        self.inner.queue.push(message)?;
+        // An event counter takes 2^64 - 2 additions before it would block; it is reset at each read.
+        if let Err(e) = (&self.inner.event).write_all(&1u64.to_ne_bytes()) {
+            log::error!("a shard could not be woken: {e}");
+        }
+        Ok(())
+    }
+}
+
+impl<M> Inbox<M> {
+    /// Hands every message to `each`, for as long as the shard lives. Errors: the event counter cannot be read.
+    pub async fn serve(self, mut each: impl FnMut(M)) -> io::Result<()> {
+        let event = monoio::fs::File::from_std(self.inner.event.try_clone()?)?;
+        let mut counter: Box<[u8]> = Box::new([0; 8]);
+        loop {
+            while let Some(message) = self.inner.queue.pop() {
+                each(message);
+            }
+            let (result, back) = event.read_at(counter, 0).await;
+            result?;
+            counter = back;
+        }
+    }
+}

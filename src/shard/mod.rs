@@ -1,0 +1,121 @@
+//! What one core owns, and nobody else touches: runtime, deadlines, buffers, log batch, identifiers.
+//!
+//! A shard never blocks and never takes a lock. What it shares with other threads is immutable (the configuration)
+//! or a queue that it does not wait for (mailboxes, the log writer).
+
+pub mod blocks;
+pub mod mailbox;
+pub mod runtime;
+pub mod sys;
+pub mod watch;
+
+use crate::{
+    config::Config,
+    limits::SWEEP_EVERY,
+    observe::{
+        access_log::LogSink,
+        id::{Id, IdSource},
+    },
+};
+use blocks::Blocks;
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+use watch::Watches;
+
+pub struct Shard {
+    pub index: usize,
+    pub config: Arc<Config>,
+    pub blocks: Blocks,
+    pub watches: Rc<Watches>,
+    pub log: RefCell<LogSink>,
+    ids: RefCell<IdSource>,
+    /// The process ends: no new requests on old connections.
+    draining: Cell<bool>,
+    /// Wall clock and monotonic clock at the last sweep: one reading serves many log lines.
+    clock: Cell<(Instant, SystemTime)>,
+}
+
+impl Shard {
+    pub fn new(index: usize, config: Arc<Config>, log: LogSink) -> Self {
+        Self {
+            index,
+            config,
+            blocks: Blocks::default(),
+            watches: Rc::default(),
+            log: RefCell::new(log),
+            ids: RefCell::new(IdSource::new(index)),
+            draining: Cell::new(false),
+            clock: Cell::new((Instant::now(), SystemTime::now())),
+        }
+    }
+
+    /// The wall clock at `now`, in microseconds since 1970. Follows clock steps within a sweep.
+    pub fn unix_us(&self, now: Instant) -> i64 {
+        let (swept, wall) = self.clock.get();
+        let wall = wall + now.saturating_duration_since(swept);
+        wall.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(0))
+    }
+
+    /// A fresh X-Chocon-Id.
+    pub fn next_id(&self, now: Instant) -> Id {
+        let seconds = self.unix_us(now) / 1_000_000;
+        // xid counts seconds in 32 bits; it wraps in 2106.
+        self.ids.borrow_mut().next(seconds as u32)
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Takes no more requests on open connections: idle ones end now, the others after their request.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        self.watches.drain_idle();
+    }
+
+    /// Looks at deadlines, hands the log on, gives memory back; `also` is done each time too. Runs until the shard
+    /// ends.
+    pub async fn sweep(self: Rc<Self>, mut also: impl FnMut(Instant)) {
+        let mut round = 0u32;
+        loop {
+            monoio::time::sleep(SWEEP_EVERY).await;
+            let now = Instant::now();
+            self.clock.set((now, SystemTime::now()));
+            self.watches.sweep(now);
+            self.log.borrow_mut().flush();
+            also(now);
+            round = round.wrapping_add(1);
+            if round.is_multiple_of(32) {
+                self.blocks.trim();
+            }
+        }
+    }
+}
+
+/// Runs a task of its own. A panic ends the task and is logged; the shard lives on.
+pub fn spawn(name: &'static str, future: impl Future<Output = ()> + 'static) {
+    monoio::spawn(async move {
+        let mut future = pin!(future);
+        let caught = std::future::poll_fn(|cx| {
+            // The task's state is dropped after a panic, so nobody sees it half-changed; what it shares with the
+            // shard is changed only between its waits, and never left half-made (see the borrows).
+            match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+                Ok(Poll::Pending) => Poll::Pending,
+                Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
+                Err(panic) => Poll::Ready(Err(panic)),
+            }
+        })
+        .await;
+        if caught.is_err() {
+            log::error!("a {name} ended in a panic; the shard goes on. Please report this.");
+        }
+    });
+}

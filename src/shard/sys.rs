@@ -1,0 +1,286 @@
+//! The raw calls: a socket that reads and writes at once, and the few system calls that no crate wraps.
+//!
+//! The only `unsafe` of the serving code stands here, each block with its reason.
+
+#![allow(unsafe_code)]
+
+use crate::shard::blocks::Block;
+use monoio::{
+    BufResult,
+    buf::{IoBuf, IoBufMut, SliceMut},
+    io::{AsyncReadRent, AsyncWriteRent},
+    net::TcpStream,
+};
+use std::{
+    cell::UnsafeCell,
+    io,
+    ops::Range,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    time::Duration,
+};
+
+/// A TCP connection of this shard that may read and write at the same time.
+///
+/// A dropped `recv` or `send` future leaves the connection in an unknown state: bytes may be lost. Whoever drops one
+/// must not use the connection again. Closed on drop.
+pub struct Socket(UnsafeCell<TcpStream>);
+
+/// A send that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendError {
+    pub kind: io::ErrorKind,
+    /// Not one byte was taken by the kernel, so none can have reached the peer.
+    pub nothing_sent: bool,
+}
+
+/// Which direction to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// A pending receive gets the end of the stream; sending still works.
+    Read,
+    /// The peer gets FIN.
+    Write,
+    Both,
+}
+
+/// What a look at a socket without reading shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peek {
+    /// Connected, nothing to read.
+    Quiet,
+    /// Bytes are waiting.
+    Bytes,
+    /// The peer has ended or reset the connection.
+    Ended,
+}
+
+impl Socket {
+    pub fn new(stream: TcpStream) -> Self {
+        Self(UnsafeCell::new(stream))
+    }
+
+    /// Receives at least one byte into `block[range]`, or 0 at the end of the stream.
+    pub async fn recv(&self, block: Block, range: Range<usize>) -> (io::Result<usize>, Block) {
+        // SAFETY: `TcpStream: Split` is monoio's promise that one read and one write may be under way at once. `read`
+        // uses the exclusive reference only to clone the descriptor when it submits; the future holds that clone.
+        let stream = unsafe { &mut *self.0.get() };
+        let (result, slice) = stream.read(SliceMut::new(block, range.start, range.end)).await;
+        (result, slice.into_inner())
+    }
+
+    /// Sends all of `block[range]`.
+    pub async fn send(
+        &self,
+        mut block: Block,
+        mut range: Range<usize>,
+    ) -> (Result<(), SendError>, Block) {
+        let begin = range.start;
+        while !range.is_empty() {
+            // SAFETY: as in `recv`; `write` likewise only clones the descriptor.
+            let stream = unsafe { &mut *self.0.get() };
+            let (result, slice) = stream.write(block.slice(range.clone())).await;
+            block = slice.into_inner();
+            let kind = match result {
+                Ok(sent @ 1..) => {
+                    range.start += sent;
+                    continue;
+                }
+                Ok(0) => io::ErrorKind::WriteZero,
+                Err(e) => e.kind(),
+            };
+            return (Err(SendError { kind, nothing_sent: range.start == begin }), block);
+        }
+        (Ok(()), block)
+    }
+
+    /// Sends some of `buf`, in any form; for the TLS handshake.
+    pub async fn write<T: IoBuf>(&self, buf: T) -> BufResult<usize, T> {
+        // SAFETY: as in `send`.
+        let stream = unsafe { &mut *self.0.get() };
+        stream.write(buf).await
+    }
+
+    /// Sets what every connection to an origin has: no delay before small segments, and probes that keep NAT entries
+    /// and find dead peers.
+    pub fn tune(&self, keepalive: Duration) -> io::Result<()> {
+        // SAFETY: these calls only read the descriptor.
+        let stream = unsafe { &*self.0.get() };
+        stream.set_nodelay(true)?;
+        stream.set_tcp_keepalive(Some(keepalive), Some(keepalive), None)
+    }
+
+    /// Ends a direction at once; operations that wait on it complete. Errors (already ended) change nothing.
+    pub fn shutdown(&self, direction: Direction) {
+        let how = match direction {
+            Direction::Read => libc::SHUT_RD,
+            Direction::Write => libc::SHUT_WR,
+            Direction::Both => libc::SHUT_RDWR,
+        };
+        // SAFETY: the descriptor is open as long as `self` lives.
+        unsafe { libc::shutdown(self.fd(), how) };
+    }
+
+    /// Makes the close a reset: what is still queued is thrown away, and a peer that counts on an orderly end sees
+    /// that there was none.
+    pub fn reset_on_close(&self) {
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        // SAFETY: the pointer and length describe `linger`, which outlives the call.
+        unsafe {
+            libc::setsockopt(
+                self.fd(),
+                libc::SOL_SOCKET,
+                libc::SO_LINGER,
+                (&raw const linger).cast(),
+                size_of::<libc::linger>() as libc::socklen_t,
+            )
+        };
+    }
+
+    /// Looks at what is there to read without taking it, and without waiting (`MSG_PEEK`).
+    pub fn peek(&self) -> Peek {
+        let mut byte = 0u8;
+        // SAFETY: the pointer and length describe `byte`.
+        let n = unsafe {
+            libc::recv(self.fd(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
+        };
+        match n {
+            1.. => Peek::Bytes,
+            0 => Peek::Ended,
+            _ if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock => Peek::Quiet,
+            _ => Peek::Ended,
+        }
+    }
+
+    /// Receives what is there into `bytes`, without waiting.
+    pub fn recv_now(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        // SAFETY: the pointer and length describe `bytes`.
+        let n = unsafe {
+            libc::recv(self.fd(), bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT)
+        };
+        usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Sends `bytes` if the socket takes them all at once, without waiting. For a few bytes only.
+    pub fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        // SAFETY: the pointer and length describe `bytes`.
+        let n = unsafe {
+            libc::send(
+                self.fd(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            )
+        };
+        usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    }
+
+    pub fn fd(&self) -> RawFd {
+        // SAFETY: a shared look at the descriptor number, which never changes.
+        unsafe { &*self.0.get() }.as_raw_fd()
+    }
+}
+
+/// Copies `bytes` into a buffer of any form. Returns how many fitted.
+pub fn fill(buf: &mut impl IoBufMut, bytes: &[u8]) -> usize {
+    let n = bytes.len().min(buf.bytes_total());
+    // SAFETY: `write_ptr` has room for `bytes_total` bytes, `n` is no more, and `bytes` cannot overlap a buffer that is
+    // borrowed exclusively; then `n` bytes are initialised.
+    unsafe {
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), buf.write_ptr(), n);
+        buf.set_init(n);
+    }
+    n
+}
+
+/// What `poll` says of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    Open,
+    /// The peer sent FIN: it will send no more, but may still read.
+    HalfClosed,
+    /// Reset, or closed both ways.
+    Gone,
+}
+
+/// Looks at many connections in one call, without waiting.
+pub fn liveness(fds: &[RawFd]) -> impl Iterator<Item = Liveness> {
+    poll_now(fds, libc::POLLRDHUP).map(|events| {
+        if events & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0 {
+            Liveness::Gone
+        } else if events & libc::POLLRDHUP != 0 {
+            Liveness::HalfClosed
+        } else {
+            Liveness::Open
+        }
+    })
+}
+
+/// Says of many connections, in one call and without waiting, which have bytes or an end to read.
+pub fn readable(fds: &[RawFd]) -> Vec<bool> {
+    poll_now(fds, libc::POLLIN | libc::POLLRDHUP).map(|events| events != 0).collect()
+}
+
+fn poll_now(fds: &[RawFd], events: i16) -> impl Iterator<Item = i16> {
+    let mut polls: Vec<libc::pollfd> =
+        fds.iter().map(|&fd| libc::pollfd { fd, events, revents: 0 }).collect();
+    // SAFETY: the pointer and length describe `polls`. A time-out of 0 never waits. On failure no events are set.
+    unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, 0) };
+    polls.into_iter().map(|poll| poll.revents)
+}
+
+/// A counter in the kernel that wakes a reader on a ring (eventfd(2)).
+pub fn event_counter() -> io::Result<OwnedFd> {
+    // SAFETY: a plain system call; the result is checked before it is owned.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` is open and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Raises the limit of open descriptors to the hard limit. Returns the limit now in force.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to `limit`, which the call fills.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let before = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the pointer is to `limit`, which the call reads.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+        return Ok(before);
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// A set of signals that this process takes by [`SignalSet::wait`] only.
+pub struct SignalSet(libc::sigset_t);
+
+impl SignalSet {
+    /// Blocks `signals` in this thread and all threads that it starts.
+    pub fn block(signals: &[i32]) -> io::Result<Self> {
+        // SAFETY: an all-zero sigset_t is a valid value for sigemptyset to overwrite.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `set` is a local that these calls fill; the old mask is not asked for.
+        let failed = unsafe {
+            libc::sigemptyset(&raw mut set);
+            for signal in signals {
+                libc::sigaddset(&raw mut set, *signal);
+            }
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut())
+        };
+        if failed == 0 { Ok(Self(set)) } else { Err(io::Error::from_raw_os_error(failed)) }
+    }
+
+    /// Waits for the next of them.
+    pub fn wait(&self) -> io::Result<i32> {
+        let mut signal = 0;
+        // SAFETY: both pointers are to values that live through the call.
+        match unsafe { libc::sigwait(&raw const self.0, &raw mut signal) } {
+            0 => Ok(signal),
+            failed => Err(io::Error::from_raw_os_error(failed)),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! One connection to an origin, plain or TLS.
+
+#![forbid(unsafe_code)]
+
+use super::tls::{NotSent, Session};
+use crate::{
+    error::Cause,
+    shard::{
+        blocks::{Block, Blocks},
+        sys::{Direction, Peek, SendError, Socket},
+    },
+};
+use std::{cell::Cell, ops::Range, rc::Rc};
+
+/// An established connection. Dropping it closes it.
+pub struct Connection {
+    pub socket: Rc<Socket>,
+    session: Option<Box<Session>>,
+    /// Held for its drop: the shard counts its open connections.
+    _open: OpenCount,
+}
+
+impl Connection {
+    pub fn new(socket: Rc<Socket>, session: Option<Session>, open: OpenCount) -> Self {
+        Self { socket, session: session.map(Box::new), _open: open }
+    }
+
+    /// Receives at least one byte of the origin's into `block[range]`, or 0 at an orderly end.
+    ///
+    /// Errors: the stream broke, or a TLS stream ended without close_notify. Dropping the future may lose bytes: the
+    /// connection must not be used again.
+    pub async fn recv(
+        &self,
+        blocks: &Blocks,
+        block: Block,
+        range: Range<usize>,
+    ) -> (Result<usize, Cause>, Block) {
+        match &self.session {
+            None => {
+                let (received, block) = self.socket.recv(block, range).await;
+                (received.map_err(|e| Cause::Io(e.kind())), block)
+            }
+            Some(session) => session.recv(&self.socket, blocks, block, range).await,
+        }
+    }
+
+    /// Sends all of `block[range]`. May run while a `recv` is under way. Dropping the future may leave a part sent.
+    pub async fn send(
+        &self,
+        blocks: &Blocks,
+        block: Block,
+        range: Range<usize>,
+    ) -> (Result<(), NotSent>, Block) {
+        match &self.session {
+            None => {
+                let (sent, block) = self.socket.send(block, range).await;
+                let not_sent = |e: SendError| NotSent {
+                    cause: Cause::Io(e.kind),
+                    nothing_sent: e.nothing_sent,
+                };
+                (sent.map_err(not_sent), block)
+            }
+            Some(session) => {
+                let sent = session.send(&self.socket, blocks, &block[range]).await;
+                (sent, block)
+            }
+        }
+    }
+
+    /// Whether the last response left nothing behind in the session.
+    pub fn is_clean(&self) -> bool {
+        self.session.as_ref().is_none_or(|session| session.is_clean())
+    }
+
+    /// Whether an idle connection can carry a request: nothing arrived on it that was not asked for, and it has not ended.
+    pub fn is_usable(&self) -> bool {
+        match (self.socket.peek(), &self.session) {
+            (Peek::Quiet, _) => true,
+            // Between messages only TLS itself may speak (session tickets, key updates).
+            (Peek::Bytes, Some(session)) => session.absorb_idle(&self.socket),
+            // RFC 9112 §9.2: bytes that answer no request are not to be believed.
+            (Peek::Bytes, None) | (Peek::Ended, _) => false,
+        }
+    }
+
+    /// Closes an idle connection politely.
+    pub fn retire(self) {
+        match &self.session {
+            Some(session) => session.close(&self.socket),
+            None => self.socket.shutdown(Direction::Both),
+        }
+    }
+}
+
+/// A place among the shard's open origin connections; given back on drop.
+pub struct OpenCount(Rc<Cell<usize>>);
+
+impl OpenCount {
+    /// Takes a place, if fewer than `max` are taken.
+    pub fn take(count: &Rc<Cell<usize>>, max: usize) -> Option<Self> {
+        if count.get() >= max {
+            return None;
+        }
+        count.set(count.get() + 1);
+        Some(Self(count.clone()))
+    }
+}
+
+impl Drop for OpenCount {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}

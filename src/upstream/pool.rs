@@ -1,0 +1,123 @@
+//! The idle connections of one origin: last in, first out, so that the warmest is used and the others can age.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// Idle things, oldest at the front.
+pub struct IdleSet<T> {
+    idle: VecDeque<Idle<T>>,
+}
+
+struct Idle<T> {
+    what: T,
+    since: Instant,
+}
+
+impl<T> Default for IdleSet<T> {
+    fn default() -> Self {
+        Self { idle: VecDeque::new() }
+    }
+}
+
+impl<T> IdleSet<T> {
+    /// Keeps `what`. Returns what has to go for it: the oldest, once `max` are kept; `what` itself if `max` is 0.
+    pub fn put(&mut self, what: T, now: Instant, max: usize) -> Option<T> {
+        if max == 0 {
+            return Some(what);
+        }
+        let out = if self.idle.len() >= max { self.idle.pop_front() } else { None };
+        self.idle.push_back(Idle { what, since: now });
+        out.map(|idle| idle.what)
+    }
+
+    /// Takes the one that was put last, unless it has been idle for `timeout`: then the others have, too.
+    pub fn take(&mut self, now: Instant, timeout: Duration) -> Option<T> {
+        self.idle
+            .pop_back_if(|idle| now.saturating_duration_since(idle.since) < timeout)
+            .map(|idle| idle.what)
+    }
+
+    /// Takes one that has been idle for `timeout`, oldest first.
+    pub fn take_expired(&mut self, now: Instant, timeout: Duration) -> Option<T> {
+        self.idle
+            .pop_front_if(|idle| now.saturating_duration_since(idle.since) >= timeout)
+            .map(|idle| idle.what)
+    }
+
+    /// Takes those that `is_dead` says are.
+    pub fn take_dead(&mut self, mut is_dead: impl FnMut(&T) -> bool) -> Vec<T> {
+        let (dead, alive): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.idle).into_iter().partition(|idle| is_dead(&idle.what));
+        self.idle = alive;
+        dead.into_iter().map(|idle| idle.what).collect()
+    }
+
+    /// All, in the order that `take_dead` asks about them.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.idle.iter().map(|idle| &idle.what)
+    }
+
+    pub fn len(&self) -> usize {
+        self.idle.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.idle.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(50);
+
+    #[test]
+    fn the_last_in_is_the_first_out() {
+        let (mut set, now) = (IdleSet::default(), Instant::now());
+        for n in 0..3 {
+            assert_eq!(set.put(n, now, 8), None);
+        }
+        assert_eq!(set.take(now, TIMEOUT), Some(2));
+        assert_eq!(set.take(now, TIMEOUT), Some(1));
+    }
+
+    #[test]
+    fn at_the_bound_the_oldest_goes() {
+        let (mut set, now) = (IdleSet::default(), Instant::now());
+        assert_eq!(set.put(1, now, 2), None);
+        assert_eq!(set.put(2, now, 2), None);
+        assert_eq!(set.put(3, now, 2), Some(1));
+        assert_eq!(set.len(), 2);
+        assert_eq!(IdleSet::default().put(1, now, 0), Some(1));
+    }
+
+    #[test]
+    fn what_was_idle_for_the_timeout_is_not_used() {
+        let (mut set, now) = (IdleSet::default(), Instant::now());
+        set.put(1, now, 8);
+        set.put(2, now + Duration::from_secs(1), 8);
+        let later = now + TIMEOUT;
+        assert_eq!(set.take_expired(later, TIMEOUT), Some(1));
+        assert_eq!(set.take_expired(later, TIMEOUT), None);
+        assert_eq!(set.take(later, TIMEOUT), Some(2));
+        set.put(3, now, 8);
+        assert_eq!(set.take(later, TIMEOUT), None);
+    }
+
+    #[test]
+    fn the_dead_are_taken_out_and_the_order_stays() {
+        let (mut set, now) = (IdleSet::default(), Instant::now());
+        for n in 0..4 {
+            set.put(n, now, 8);
+        }
+        assert_eq!(set.take_dead(|n| n % 2 == 0), vec![0, 2]);
+        assert_eq!(set.take(now, TIMEOUT), Some(3));
+        assert_eq!(set.take(now, TIMEOUT), Some(1));
+        assert!(set.is_empty());
+    }
+}
