@@ -62,21 +62,16 @@ pub fn write_request(
     if head.body == RequestBody::Chunked {
         out.push(b"Transfer-Encoding: chunked\r\n");
     }
-    out.push(b"X-Chocon-Ver: ");
+    out.push(b"X-Chocon-Id: ");
+    out.push(id);
+    out.push(b"\r\nX-Chocon-Ver: ");
     out.push(CHOCON_VER.as_bytes());
-    write_id(out, id);
-    out.push(b"\r\n");
+    out.push(b"\r\n\r\n");
 }
 
 fn write_host(out: &mut impl Out, host: &[u8]) {
     out.push(b"Host: ");
     out.push(host);
-    out.push(b"\r\n");
-}
-
-fn write_id(out: &mut impl Out, id: &[u8]) {
-    out.push(b"\r\nX-Chocon-Id: ");
-    out.push(id);
     out.push(b"\r\n");
 }
 
@@ -120,9 +115,7 @@ pub fn write_response(
     persistence: Persistence,
     id: &[u8],
 ) {
-    out.push(b"HTTP/1.1");
-    out.push(head.status_and_reason);
-    out.push(b"\r\n");
+    write_status_line(out, head);
     // RFC 9110 §8.6: no Content-Length in 204; an origin that sends one would make some clients wait for a body.
     let mut length_written = head.status == 204;
     copy_fields(out, &head.fields, |_, field| match field {
@@ -149,11 +142,16 @@ pub fn write_response(
     out.push(b"\r\n\r\n");
 }
 
-/// Writes an interim (1xx) head for the client: as it is, less what is for the next hop only.
-pub fn write_interim(out: &mut impl Out, head: &ResponseHead<'_, '_>) {
+fn write_status_line(out: &mut impl Out, head: &ResponseHead<'_, '_>) {
     out.push(b"HTTP/1.1");
     out.push(head.status_and_reason);
-    out.push(b"\r\n");
+    // RFC 9112 §4: the space behind the status must be sent even where no reason follows.
+    out.push(if head.status_and_reason.len() == " 200".len() { b" \r\n" } else { b"\r\n" });
+}
+
+/// Writes an interim (1xx) head for the client: as it is, less what is for the next hop only.
+pub fn write_interim(out: &mut impl Out, head: &ResponseHead<'_, '_>) {
+    write_status_line(out, head);
     copy_fields(out, &head.fields, |_, field| {
         // RFC 9110 §8.6 and RFC 9112 §6.1: neither may stand in a 1xx.
         matches!(field, Field::ContentLength | Field::TransferEncoding | Field::ChoconId)

@@ -97,6 +97,32 @@ pub const LOOKUPS_PER_SHARD_MAX: usize = 1024;
 /// Messages waiting for a shard. Larger than all look-ups that it can have under way, with room for signals.
 pub const MAILBOX_MAX: usize = 4096;
 
+/// Names that wait for the resolver's thread, of all shards. Beyond it: 503.
+pub const LOOKUPS_WAITING_MAX: usize = 4096;
+
+/// How long one look-up may take, with all its servers and retries. Beyond it: 502. Go's resolver has the same order
+/// of magnitude (5 s, two attempts).
+pub const LOOKUP_WITHIN: Duration = Duration::from_secs(8);
+
+/// Most addresses of one name that are used; further ones are left out.
+pub const ADDRESSES_MAX: usize = 32;
+
+/// What a TTL is clamped to: a TTL of 0 must not mean a look-up for each request, and a forgotten long one must not keep
+/// an address forever.
+pub const POSITIVE_TTL_MIN: Duration = Duration::from_secs(1);
+pub const POSITIVE_TTL_MAX: Duration = Duration::from_secs(3600);
+
+/// How long a name without address is not asked for again: as its zone says, within this. A name that comes to exist is
+/// found within the larger.
+pub const NEGATIVE_TTL_MIN: Duration = Duration::from_secs(1);
+pub const NEGATIVE_TTL_MAX: Duration = Duration::from_secs(30);
+
+/// How long an entry of the hosts file is kept by a shard; the file says nothing of it.
+pub const HOSTS_TTL: Duration = Duration::from_secs(5);
+
+/// Names whose addresses a shard remembers. Beyond it an expired one goes, else the one that expires next.
+pub const NAMES_CACHED_MAX: usize = 4096;
+
 // Time
 
 /// How often a shard looks at its deadlines. A deadline is met up to this much late, never early.

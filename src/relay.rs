@@ -38,12 +38,16 @@ pub struct Ends<'x> {
 /// How far an exchange is; both directions look at it.
 #[derive(Default)]
 pub struct Progress {
-    /// When the last byte of the request was handed to the kernel. None before that.
+    /// When the last piece of the request went out: the round trip begins. None before that.
     pub request_sent: Cell<Option<Instant>>,
+    /// The kernel took all of the request: the origin's connection is between messages when the response ends.
+    pub request_taken: Cell<bool>,
     /// All of the request was read from the client.
     pub request_read: Cell<bool>,
     /// The final status, once its head goes to the client.
     pub status: Cell<Option<u16>>,
+    /// The body goes out in chunks, so that an end without the last chunk shows a cut.
+    pub chunked_out: Cell<bool>,
     /// Body bytes given to the client.
     pub body_bytes: Cell<u64>,
 }
@@ -158,7 +162,12 @@ pub async fn upload(
     let mut block = shard.blocks.large();
     while !decoder.is_complete() {
         let start = CHUNK_ROOM_BEFORE;
-        let n = if input.unused().is_empty() {
+        let from_input = !input.unused().is_empty();
+        let n = if from_input {
+            let n = input.unused().len().min(BODY_READ_BYTES);
+            block[start..start + n].copy_from_slice(&input.unused()[..n]);
+            n
+        } else {
             let room = start..start + BODY_READ_BYTES;
             let (received, back) = client.recv(block, room).await;
             block = back;
@@ -168,17 +177,17 @@ pub async fn upload(
                 Err(e) => Err(Cause::Io(e.kind())),
             };
             cause.map_err(|cause| watch.explain(Party::Client, Phase::Body, cause))?
-        } else {
-            let n = input.unused().len().min(BODY_READ_BYTES);
-            block[start..start + n].copy_from_slice(&input.unused()[..n]);
-            input.use_up(n);
-            n
         };
         let step = decoder
             .advance(&mut block[start..start + n])
             .map_err(|cause| Error::client(Phase::Body, cause))?;
-        if step.ended {
+        if from_input {
+            input.use_up(step.consumed);
+        } else {
+            // What follows the body is the next request.
             input.append(&block[start + step.consumed..start + n]);
+        }
+        if step.ended {
             ends.request_is_read(false);
         }
         let data = start + step.data.start..start + step.data.end;
@@ -197,7 +206,7 @@ pub async fn upload(
         }
     }
     shard.blocks.put(block);
-    debug_assert!(progress.request_read.get());
+    progress.request_taken.set(true);
     Ok(())
 }
 

@@ -27,8 +27,8 @@ pub async fn serve(upstream: Rc<Upstream>, stream: TcpStream, peer: IpAddr) {
     let mut client = Client { socket, peer, watch, input: Input::new() };
     loop {
         let next = match read_head(&upstream, &mut client).await {
-            Head::Complete { bytes, started } => {
-                proxy::serve(&upstream, &mut client, bytes, started).await
+            Head::Complete { bytes, started, read } => {
+                proxy::serve(&upstream, &mut client, bytes, started, read).await
             }
             Head::Refused { error, started } => {
                 proxy::refuse(&upstream, &mut client, error, started).await
@@ -48,10 +48,11 @@ pub async fn serve(upstream: Rc<Upstream>, stream: TcpStream, peer: IpAddr) {
 }
 
 enum Head {
-    /// A head is at the input's start. `started` is when its first byte was seen.
+    /// A head is at the input's start. `started` is when its first byte was seen, `read` when its last was.
     Complete {
         bytes: usize,
         started: Instant,
+        read: Instant,
     },
     Refused {
         error: Error,
@@ -66,6 +67,7 @@ async fn read_head(upstream: &Upstream, client: &mut Client) -> Head {
     let config = &upstream.shard.config;
     let mut end_of_head = EndOfHead::default();
     let mut started = None;
+    let mut pieces = 0;
     loop {
         if !input.all().is_empty() {
             let began = *started.get_or_insert_with(|| {
@@ -75,7 +77,11 @@ async fn read_head(upstream: &Upstream, client: &mut Client) -> Head {
                 now
             });
             match find_head(input, &mut end_of_head) {
-                Ok(Some(bytes)) => return Head::Complete { bytes, started: began },
+                Ok(Some(bytes)) => {
+                    // One reading of the clock serves both where the head came in one piece, which is nearly always.
+                    let read = if pieces > 1 { Instant::now() } else { began };
+                    return Head::Complete { bytes, started: began, read };
+                }
                 Ok(None) => {}
                 Err(cause) => {
                     let error = Error::client(Phase::Head, cause);
@@ -86,7 +92,7 @@ async fn read_head(upstream: &Upstream, client: &mut Client) -> Head {
             watch.set(Deadline::Idle, Some(Instant::now() + config.client_idle_timeout));
         }
         match (input.fill(socket).await, started) {
-            (Ok(1..), _) => {}
+            (Ok(1..), _) => pieces += 1,
             (Ok(_) | Err(_), Some(started))
                 if watch.cut() == Some(Cut::Passed(Deadline::Request)) =>
             {

@@ -165,10 +165,13 @@ impl Chunked {
             (State::Size { size, .. }, b'\r') => State::SizeLf { size },
             (State::Size { size, .. }, b';' | b' ' | b'\t') => State::Extension { size },
             (State::Size { size, digits }, _) => {
-                let size = size * 16 + hex(byte)?;
-                // 15 digits cannot overflow a signed 64-bit count; more are only leading zeros or an attack.
-                if digits >= 15 {
-                    return Err(Cause::Malformed("a chunk size has more than 15 digits"));
+                if digits >= 16 {
+                    return Err(Cause::Malformed("a chunk size has more than 16 digits"));
+                }
+                // 16 digits fill 64 bits; what does not fit in 63 no peer can count.
+                let size = size << 4 | hex(byte)?;
+                if size > i64::MAX as u64 {
+                    return Err(Cause::Malformed("a chunk size is too large"));
                 }
                 State::Size { size, digits: digits + 1 }
             }
@@ -340,7 +343,7 @@ mod tests {
             "5;\nx",
             "5;a\0\r\n",
             "5\r\nhello\r\n\r\n0\r\n\r\n",
-            "1000000000000000\r\n",
+            "10000000000000000\r\n",
             "0\n\r\n",
         ] {
             assert!(matches!(whole(bad), Err(Cause::Malformed(_))), "{bad:?}");
@@ -355,8 +358,10 @@ mod tests {
         let trailer = |n: usize| format!("0\r\na: {}\r\n\r\n", "e".repeat(n - 7));
         assert!(whole(&trailer(TRAILER_BYTES_MAX)).is_ok());
         assert!(whole(&trailer(TRAILER_BYTES_MAX + 1)).is_err());
-        assert!(whole("00000000000000f\r\n").is_ok());
+        assert!(whole("000000000000000f\r\n").is_ok());
         assert!(whole("0000000000000000f\r\n").is_err());
+        assert!(whole("7fffffffffffffff\r\n").is_ok());
+        assert!(whole("8000000000000000\r\n").is_err());
     }
 
     #[test]

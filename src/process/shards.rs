@@ -72,30 +72,39 @@ pub fn start(
             Err(e) => return died(format!("its io_uring runtime cannot be built: {e}")),
         };
         let shard = Rc::new(Shard::new(index, parts.config.clone(), log));
-        let run = ring.block_on(async {
-            catch_unwind_future(serve(shard, listener, inbox, parts, report.clone(), index)).await
+        // Connections catch their own panics; one that gets here would leave the shard half-alive.
+        let run = catch_unwind(AssertUnwindSafe(|| {
+            ring.block_on(serve(shard, listener, inbox, parts, report.clone()))
+        }));
+        died(match run {
+            Ok(why) => why,
+            Err(_) => "it panicked; please report this".to_owned(),
         });
-        died(run.err().unwrap_or_else(|| "its main loop ended".to_owned()));
         // A runtime must not be dropped while the kernel may write to its buffers; the process ends now.
         std::mem::forget(ring);
     })?;
     Ok(orders)
 }
 
-/// Wires a shard and runs it. Returns only on failure.
+/// Wires a shard and runs it. Returns only on failure: why.
 async fn serve(
     shard: Rc<Shard>,
     listener: std::net::TcpListener,
     inbox: Inbox<Order>,
     parts: Parts,
     report: Sender<(usize, Report)>,
-    index: usize,
-) -> Result<(), String> {
-    let (answers, answered) = mailbox().map_err(|e| format!("no mailbox: {e}"))?;
+) -> String {
+    let index = shard.index;
+    let (answers, answered) = match mailbox() {
+        Ok(ends) => ends,
+        Err(e) => return format!("its mailbox cannot be made: {e}"),
+    };
     let names = Names::new(parts.resolver, answers);
     let upstream = Rc::new(Upstream::new(shard.clone(), names, parts.tls, parts.shares));
-    let listener = monoio::net::TcpListener::from_std(listener)
-        .map_err(|e| format!("its listener cannot be used: {e}"))?;
+    let listener = match monoio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(e) => return format!("its listener cannot be used: {e}"),
+    };
     let acceptor = Rc::new(Acceptor::new(upstream.clone(), parts.clients_max));
     {
         let upstream = upstream.clone();
@@ -125,7 +134,8 @@ async fn serve(
     let ended = inbox
         .serve(|order| match order {
             Order::Snapshot(to) => {
-                to.send(upstream.latency()).ok();
+                let upstream = upstream.clone();
+                shard::spawn("latency dump", async move { upstream.send_latency(to).await });
             }
             Order::Drain => {
                 acceptor.stop();
@@ -133,17 +143,5 @@ async fn serve(
             }
         })
         .await;
-    Err(format!("it gets no more orders: {ended:?}"))
-}
-
-/// Turns a panic of the shard's main loop into words.
-async fn catch_unwind_future(
-    future: impl Future<Output = Result<(), String>>,
-) -> Result<(), String> {
-    let mut future = std::pin::pin!(future);
-    std::future::poll_fn(|cx| {
-        catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))
-            .unwrap_or_else(|_| std::task::Poll::Ready(Err("it panicked".to_owned())))
-    })
-    .await
+    format!("it gets no more orders: {ended:?}")
 }

@@ -21,7 +21,11 @@ use crate::{
         latency::Acquired,
     },
     relay::{self, Ends, Progress},
-    shard::{Shard, blocks::Outgoing, watch::Deadline},
+    shard::{
+        Shard,
+        blocks::Outgoing,
+        watch::{Cut, Deadline},
+    },
     upstream::{Destination, Lease, Origin, Upstream},
 };
 use asked::Asked;
@@ -47,17 +51,19 @@ pub enum Next {
     Reset,
 }
 
-/// Serves the request whose head is the first `head_bytes` of the client's input. `started` is when its first byte came.
+/// Serves the request whose head is the first `head_bytes` of the client's input. `started` is when its first byte came,
+/// `read` when its head was complete.
 pub async fn serve(
     upstream: &Upstream,
     client: &mut Client,
     head_bytes: usize,
     started: Instant,
+    read: Instant,
 ) -> Next {
     let shard = &*upstream.shard;
     let watch = &client.watch;
     watch.begin_exchange(started);
-    watch.set(Deadline::Response, shard.config.write_timeout.map(|within| started + within));
+    watch.set(Deadline::Response, shard.config.write_timeout.map(|within| read + within));
     let mut out = Outgoing::new(&shard.blocks);
     let progress = Progress::default();
     let head = &client.input.all()[..head_bytes];
@@ -137,7 +143,7 @@ async fn forward(
         drop(guard);
         match result {
             Ok(responded) => {
-                if responded.origin_persists && ends.progress.request_sent.get().is_some() {
+                if responded.origin_persists && ends.progress.request_taken.get() {
                     lease.finish(upstream, Instant::now());
                 }
                 return Ok(responded);
@@ -191,6 +197,9 @@ async fn attempt(
     {
         let error = ends.watch.explain(Party::Origin, Phase::Send, failed.cause.clone());
         return Err(Failed { harmless: error.is_stale_connection(), error });
+    }
+    if whole && sent.is_ok() {
+        ends.progress.request_taken.set(true);
     }
     // An origin that refuses a body closes before it has read it all: the answer may be there although sending failed.
     let responded = if whole || sent.is_err() {
@@ -250,20 +259,23 @@ async fn answer(ends: &Ends<'_>, asked: &Asked, error: &Error, out: &mut Outgoin
     let status = error.status();
     if let Some(begun) = progress.status.get() {
         log::debug!("the answer {begun} was cut: {error}");
-        return Next::Reset;
+        let shows = progress.chunked_out.get();
+        return if shows { Next::Close } else { Next::Reset };
     }
     if status == 499 {
         // A client that cut its own request may still read (half-closed); RFC 9112 §8: the message is incomplete.
         return Next::Close;
     }
-    // Where the request was not read to its end, the next one cannot be found.
+    // Where the request was not read to its end, or the sweeper ended the client's half, no next one can come. A client
+    // that sent what is malformed may mean something else by what follows, too.
+    let in_step =
+        error.party != Party::Client || matches!(error.cause, Cause::NoRoute(_) | Cause::Loop);
+    let client_was_cut = !matches!(watch.cut(), None | Some(Cut::Passed(Deadline::Origin)));
     let persists = asked.keep_alive
         && progress.request_read.get()
-        && error.party != Party::Client
-        && !shard.is_draining()
-        || matches!(error.cause, Cause::NoRoute(_) | Cause::Loop)
-            && asked.keep_alive
-            && progress.request_read.get();
+        && in_step
+        && !client_was_cut
+        && !shard.is_draining();
     let persistence = match (persists, asked.version) {
         (false, _) => Persistence::Closes,
         (true, Version::Http11) => Persistence::Persists,

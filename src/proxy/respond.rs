@@ -38,7 +38,8 @@ pub async fn respond(
     lease: &Lease,
     out: &mut Outgoing<'_>,
 ) -> Result<Responded, Error> {
-    let mut reader = HeadReader { block: ends.shard.blocks.small(), filled: 0 };
+    let mut reader =
+        HeadReader { block: ends.shard.blocks.small(), filled: 0, progress: Received::Nothing };
     for _ in 0..=INTERIM_HEADS_MAX {
         let end = reader.read(ends, lease).await?;
         match read_head(ends, asked, &mut reader.block[..end], out)? {
@@ -78,6 +79,14 @@ pub async fn respond(
 struct HeadReader {
     block: Block,
     filled: usize,
+    progress: Received,
+}
+
+/// Whether the origin has said anything: once it has, the request was received.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Received {
+    Nothing,
+    Something,
 }
 
 impl HeadReader {
@@ -89,9 +98,9 @@ impl HeadReader {
             if let Some(end) = found.map_err(|cause| Error::origin(Phase::Head, cause))? {
                 return Ok(end);
             }
-            let before = self.filled;
             self.receive(ends, lease).await?;
-            if before == 0 {
+            if self.progress == Received::Nothing {
+                self.progress = Received::Something;
                 record_round_trip(ends, lease);
             }
         }
@@ -108,7 +117,10 @@ impl HeadReader {
         let block = std::mem::take(&mut self.block);
         let (received, block) = lease.connection.recv(&ends.shard.blocks, block, free).await;
         self.block = block;
-        let phase = if self.filled == 0 { Phase::Wait } else { Phase::Head };
+        let phase = match self.progress {
+            Received::Nothing => Phase::Wait,
+            Received::Something => Phase::Head,
+        };
         let cause = match received {
             Ok(n @ 1..) => {
                 self.filled += n;
@@ -188,5 +200,6 @@ fn read_head(
     };
     headers::write_response(out, &head, body_out, persistence, asked.id.bytes());
     ends.progress.status.set(Some(head.status));
+    ends.progress.chunked_out.set(body_out == BodyOut::Chunked);
     Ok(Head::Final(Plan { body, body_out, persistence, origin_persists: head.keep_alive }))
 }

@@ -97,6 +97,8 @@ impl Watch {
         self.exchange.set(Exchange::Since(now));
         self.response_begun.set(false);
         self.may_probe.set(false);
+        // The request came while the idle connection was being ended: it is served all the same.
+        self.cut.set(None);
     }
 
     /// The exchange is over; its deadlines are too.

@@ -1,0 +1,246 @@
+//! Which requests are sent a second time when a reused connection turns out to be dead, and once only.
+
+use crate::support::{Client, OK, Origin, OriginConn, Proxy};
+
+struct Scene {
+    origin: Origin,
+    proxy: Proxy,
+    client: Client,
+    /// Idle in the pool; the next request goes out on it.
+    idle: OriginConn,
+}
+
+fn scene() -> Scene {
+    let origin = Origin::scripted();
+    let proxy = Proxy::one_shard(&[]);
+    let mut client = Client::connect(&proxy);
+    client.get(&origin, "/warm");
+    let mut idle = origin.accept();
+    idle.read_request();
+    idle.send(OK);
+    client.read_response();
+    Scene { origin, proxy, client, idle }
+}
+
+/// The origin reads the request on the reused connection and closes; it must come again.
+#[track_caller]
+fn is_sent_again(method: &str, body: &[u8]) {
+    let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
+    client.request(method, &origin.host(), "/again", "X-A: 1\r\n", body);
+    let first = idle.read_request();
+    idle.close();
+    let mut fresh = origin.accept();
+    let second = fresh.read_request();
+    assert_eq!(first.head.raw, second.head.raw, "the same request");
+    assert_eq!(second.body.bytes, body);
+    let answer = if method == "HEAD" { "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n" } else { OK };
+    fresh.send(answer);
+    assert_eq!(client.read_response_to(method).status, 200);
+}
+
+/// The origin reads the request on the reused connection and closes; it must not come again.
+#[track_caller]
+fn is_not_sent_again(method: &str, fields: &str, body: &[u8]) {
+    let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
+    client.request(method, &origin.host(), "/once", fields, body);
+    idle.read_request();
+    idle.close();
+    assert!(matches!(client.read_error(502).status, 502));
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn get_is_sent_again() {
+    is_sent_again("GET", b"");
+}
+
+#[test]
+fn head_is_sent_again() {
+    is_sent_again("HEAD", b"");
+}
+
+#[test]
+fn options_is_sent_again() {
+    is_sent_again("OPTIONS", b"");
+}
+
+#[test]
+fn trace_is_sent_again() {
+    is_sent_again("TRACE", b"");
+}
+
+#[test]
+fn delete_is_sent_again() {
+    is_sent_again("DELETE", b"");
+}
+
+#[test]
+fn put_with_a_buffered_body_is_sent_again() {
+    is_sent_again("PUT", b"small body");
+}
+
+#[test]
+fn post_is_never_sent_again() {
+    is_not_sent_again("POST", "", b"p");
+}
+
+#[test]
+fn post_without_a_body_is_never_sent_again() {
+    is_not_sent_again("POST", "", b"");
+}
+
+#[test]
+fn patch_is_never_sent_again() {
+    is_not_sent_again("PATCH", "", b"p");
+}
+
+#[test]
+fn unknown_method_is_never_sent_again() {
+    is_not_sent_again("FETCH", "", b"");
+}
+
+#[test]
+fn lower_case_get_is_another_method_and_never_sent_again() {
+    is_not_sent_again("get", "", b"");
+}
+
+#[test]
+fn get_is_sent_again_after_a_reset() {
+    let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
+    client.get(&origin, "/again");
+    idle.read_request();
+    idle.reset();
+    let mut fresh = origin.accept();
+    fresh.read_request();
+    fresh.send(OK);
+    assert_eq!(client.read_response().status, 200);
+}
+
+#[test]
+fn post_is_never_sent_again_after_a_reset() {
+    let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
+    client.request("POST", &origin.host(), "/once", "", b"p");
+    idle.read_request();
+    idle.reset();
+    client.read_error(502);
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn get_is_sent_again_only_once() {
+    let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
+    client.get(&origin, "/again");
+    idle.read_request();
+    idle.close();
+    let mut fresh = origin.accept();
+    fresh.read_request();
+    fresh.close();
+    client.read_error(502);
+    assert_eq!(origin.connections(), 2);
+}
+
+#[test]
+fn get_on_a_fresh_connection_is_not_sent_again() {
+    let origin = Origin::scripted();
+    let proxy = Proxy::one_shard(&[]);
+    let mut client = Client::connect(&proxy);
+    client.get(&origin, "/");
+    let mut conn = origin.accept();
+    conn.read_request();
+    conn.close();
+    client.read_error(502);
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn get_is_not_sent_again_after_a_first_byte() {
+    let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
+    client.get(&origin, "/once");
+    idle.read_request();
+    idle.send("H");
+    idle.close();
+    client.read_error(502);
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn get_is_not_sent_again_after_an_interim_head() {
+    let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
+    client.get(&origin, "/once");
+    idle.read_request();
+    idle.send("HTTP/1.1 103 Early Hints\r\n\r\n");
+    assert_eq!(client.read_response().status, 103);
+    idle.close();
+    client.read_error(502);
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn get_is_not_sent_again_after_a_malformed_answer() {
+    let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
+    client.get(&origin, "/once");
+    idle.read_request();
+    idle.send("rubbish\r\n\r\n");
+    client.read_error(502);
+    idle.wait_closed();
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn put_whose_body_is_gone_is_not_sent_again() {
+    let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
+    client.request("PUT", &origin.host(), "/once", "", &vec![b'x'; 1024 * 1024]);
+    idle.read_request();
+    idle.close();
+    client.read_error(502);
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn put_whose_body_is_still_coming_is_not_sent_again() {
+    let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
+    client.request("PUT", &origin.host(), "/once", "Content-Length: 10\r\n", b"");
+    client.send("abc");
+    idle.read_head();
+    idle.read_exact(3);
+    idle.close();
+    let (answer, _) = client.read_to_end();
+    assert!(answer.starts_with(b"HTTP/1.1 502 "));
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn replay_takes_a_fresh_connection_though_another_is_idle() {
+    let Scene { origin, proxy, mut client, idle: mut first } = scene();
+    client.get(&origin, "/hold");
+    first.read_request();
+    let mut other = Client::connect(&proxy);
+    other.get(&origin, "/other");
+    let mut second = origin.accept();
+    second.read_request();
+    second.send(OK);
+    other.read_response();
+    first.send(OK);
+    client.read_response();
+    client.get(&origin, "/again");
+    first.read_request();
+    first.close();
+    let mut fresh = origin.accept();
+    assert_eq!(fresh.read_request().target, "/again");
+    fresh.send(OK);
+    assert_eq!(client.read_response().status, 200);
+}
+
+#[test]
+fn second_sending_keeps_the_id() {
+    let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
+    client.get(&origin, "/again");
+    let first = idle.read_request();
+    idle.close();
+    let mut fresh = origin.accept();
+    let second = fresh.read_request();
+    fresh.send(OK);
+    let response = client.read_response();
+    assert_eq!(first.head.field("X-Chocon-Id"), second.head.field("X-Chocon-Id"));
+    assert_eq!(response.field("X-Chocon-Id"), second.head.field("X-Chocon-Id"));
+}

@@ -1,0 +1,218 @@
+//! The fixture language: a proxy process, scripted origins and raw clients.
+//!
+//! Everything is blocking and lives on threads, so that a case reads from top to bottom. Every wait
+//! has a deadline and panics with what was received so far; nothing sleeps and hopes. All ports are
+//! chosen by the kernel on 127.0.0.1, so cases may run side by side.
+
+pub mod ca;
+pub mod client;
+pub mod dns;
+pub mod origin;
+pub mod proxy;
+pub mod tls;
+pub mod wire;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use client::{Client, Response};
+pub use origin::{Origin, OriginConn, Request};
+pub use proxy::Proxy;
+pub use tls::{Certificate, TlsOrigin, Version};
+pub use wire::{Body, Ended, Head};
+
+/// How long a case waits for anything before it fails.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Waits until `holds`, looking every 5 ms; panics after [`DEADLINE`], naming `what`.
+#[track_caller]
+pub fn eventually(what: &str, holds: impl FnMut() -> bool) {
+    eventually_within(DEADLINE, what, holds);
+}
+
+/// As [`eventually`] with another deadline.
+#[track_caller]
+pub fn eventually_within(deadline: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + deadline;
+    while !holds() {
+        assert!(Instant::now() < until, "waited {deadline:?} for: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// One request on a connection of its own to an origin that answers `answer` to everything.
+///
+/// Returns the response and the request as the origin saw it.
+#[track_caller]
+pub fn exchange(request: &str, answer: impl AsRef<[u8]>) -> (Response, Request) {
+    let origin = Origin::answering(answer);
+    let proxy = Proxy::start(&[]);
+    let mut client = Client::connect(&proxy);
+    client.send(request.replace("ORIGIN", &origin.host()));
+    let method = request.split(' ').next().unwrap_or_default();
+    let response = client.read_response_to(method);
+    (response, origin.next_request())
+}
+
+/// The shortest answer that leaves the connection usable.
+pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// An address that refuses connections for as long as the value lives: bound, never listened on.
+pub struct RefusingAddr {
+    _socket: socket2::Socket,
+    pub addr: SocketAddr,
+}
+
+impl RefusingAddr {
+    pub fn new() -> Self {
+        let socket = tcp_socket();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("bind 127.0.0.1:0");
+        let addr = local_addr(&socket);
+        Self { _socket: socket, addr }
+    }
+
+    pub fn host(&self) -> String {
+        format!("127.0.0.1.ccnproxy:{}", self.addr.port())
+    }
+}
+
+/// An address that neither accepts nor refuses: its backlog is full, so that a SYN is dropped.
+pub struct MuteAddr {
+    _listener: socket2::Socket,
+    _fillers: Vec<socket2::Socket>,
+    pub addr: SocketAddr,
+}
+
+impl MuteAddr {
+    pub fn new() -> Self {
+        let listener = tcp_socket();
+        listener
+            .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+            .expect("bind 127.0.0.1:0");
+        listener.listen(0).expect("listen");
+        let addr = local_addr(&listener);
+        let mut fillers = Vec::new();
+        // Linux queues backlog + 1 connections; the two after that keep the SYN queue honest.
+        for _ in 0..3 {
+            let filler = tcp_socket();
+            filler.set_nonblocking(true).expect("nonblocking");
+            // EINPROGRESS is the expected outcome.
+            let _ = filler.connect(&addr.into());
+            fillers.push(filler);
+        }
+        Self { _listener: listener, _fillers: fillers, addr }
+    }
+
+    pub fn host(&self) -> String {
+        format!("127.0.0.1.ccnproxy:{}", self.addr.port())
+    }
+}
+
+fn tcp_socket() -> socket2::Socket {
+    socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket")
+}
+
+fn local_addr(socket: &socket2::Socket) -> SocketAddr {
+    socket.local_addr().ok().and_then(|addr| addr.as_socket()).expect("an IPv4 address")
+}
+
+/// Pseudo-random bytes that differ at every position a body could be cut or shifted to.
+pub fn pattern(len: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// Peer bytes as a failure message shows them.
+pub fn show(bytes: &[u8]) -> String {
+    const SHOWN_MAX: usize = 2048;
+    let shown = &bytes[..bytes.len().min(SHOWN_MAX)];
+    let more = bytes.len() - shown.len();
+    let tail = if more == 0 { String::new() } else { format!(" … and {more} more bytes") };
+    format!("\"{}\"{tail}", shown.escape_ascii())
+}
+
+/// `request` with every `ORIGIN` replaced by `host`; bytes that are no text pass through.
+pub fn fill_in(request: &[u8], host: &str) -> Vec<u8> {
+    let mut filled = Vec::with_capacity(request.len());
+    let mut rest = request;
+    while let Some(at) = wire::find(rest, b"ORIGIN") {
+        filled.extend_from_slice(&rest[..at]);
+        filled.extend_from_slice(host.as_bytes());
+        rest = &rest[at + b"ORIGIN".len()..];
+    }
+    filled.extend_from_slice(rest);
+    filled
+}
+
+/// `request` is refused with `status` and a close before an origin sees a byte of it.
+#[track_caller]
+pub fn refuse(status: u16, request: impl AsRef<[u8]>) {
+    let origin = Origin::answering(OK);
+    let proxy = Proxy::start(&[]);
+    let mut client = Client::connect(&proxy);
+    client.send(fill_in(request.as_ref(), &origin.host()));
+    client.expect_refusal(status);
+    origin.expect_no_bytes();
+}
+
+/// As [`refuse`] when the head is sound, so that the origin may have seen a beginning.
+///
+/// The origin waits for the whole body before it answers, so that no answer can come first.
+#[track_caller]
+pub fn refuse_body(status: u16, request: impl AsRef<[u8]>) {
+    let origin = Origin::start(|mut conn| {
+        let head = conn.read_head();
+        let body = conn.read_body_of(&head);
+        assert_ne!(body.ended, Ended::Complete, "a refused body looks complete to the origin");
+    });
+    let proxy = Proxy::start(&[]);
+    let mut client = Client::connect(&proxy);
+    client.send(fill_in(request.as_ref(), &origin.host()));
+    client.expect_refusal(status);
+    eventually("the origin's connection to be closed", || origin.open_connections() == 0);
+    assert!(origin.drain_requests().is_empty(), "the origin saw a whole request");
+}
+
+/// The origin's `answer` is refused with 502 and its connection closed; the client's lives on.
+#[track_caller]
+pub fn refuse_answer(answer: impl AsRef<[u8]>) {
+    let origin = Origin::answering(answer);
+    let proxy = Proxy::start(&[]);
+    let mut client = Client::connect(&proxy);
+    client.get(&origin, "/");
+    client.read_error(502);
+    eventually("the origin's connection to be closed", || origin.open_connections() == 0);
+    assert_eq!(origin.connections(), 1, "the request was sent again");
+    client.expect_usable();
+}
+
+/// Named cases `name: status, request;` for one of the functions above.
+#[macro_export]
+macro_rules! refusals {
+    ($check:path; $($name:ident: $status:literal, $request:expr;)+) => {
+        $(#[test]
+        fn $name() {
+            $check($status, $request);
+        })+
+    };
+}
+
+/// Named cases `name: answer;` for [`refuse_answer`].
+#[macro_export]
+macro_rules! refused_answers {
+    ($($name:ident: $answer:expr;)+) => {
+        $(#[test]
+        fn $name() {
+            $crate::support::refuse_answer($answer);
+        })+
+    };
+}

@@ -1,0 +1,426 @@
+//! The built binary as a child process: flags in, log lines and exit status out.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::ca::test_ca;
+use super::{DEADLINE, eventually};
+
+/// Lines of one stream of the process, collected by a thread.
+#[derive(Clone, Default)]
+struct Lines(Arc<(Mutex<Collected>, Condvar)>);
+
+#[derive(Default)]
+struct Collected {
+    lines: Vec<String>,
+    ended: bool,
+}
+
+pub struct Proxy {
+    child: Child,
+    addr: SocketAddr,
+    stderr: Lines,
+    stdout: Lines,
+    may_exit: bool,
+}
+
+/// A proxy to be: flags, environment and limits.
+#[derive(Default)]
+pub struct ProxyOptions {
+    flags: Vec<String>,
+    env: Vec<(String, String)>,
+    nofile: Option<u64>,
+    mounts: Vec<(String, String)>,
+}
+
+/// One access-log record, its keys in their order.
+#[derive(Clone, Debug)]
+pub struct AccessLine {
+    pub raw: String,
+    pub pairs: Vec<(String, String)>,
+}
+
+impl Proxy {
+    /// Two shards on a port of the kernel's choice, with `flags` on top.
+    #[track_caller]
+    pub fn start(flags: &[&str]) -> Self {
+        Self::options(flags).start()
+    }
+
+    /// One shard, for cases about which upstream connection is taken.
+    #[track_caller]
+    pub fn one_shard(flags: &[&str]) -> Self {
+        Self::options(flags).flag("--cores", "1").start()
+    }
+
+    pub fn options(flags: &[&str]) -> ProxyOptions {
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        ProxyOptions { flags, ..ProxyOptions::default() }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(path).expect("status of the process");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("KiB")
+    }
+
+    /// CPU time of the whole process so far.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("stat");
+        let (_, after_name) = stat.rsplit_once(')').expect("name of the process");
+        // Fields 14 and 15 of proc_pid_stat(5), in ticks of 10 ms.
+        let ticks = |index: usize| -> u64 {
+            after_name.split_whitespace().nth(index).and_then(|n| n.parse().ok()).expect("ticks")
+        };
+        Duration::from_millis((ticks(11) + ticks(12)) * 10)
+    }
+
+    pub fn open_descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.pid());
+        std::fs::read_dir(path).expect("descriptors of the process").count()
+    }
+
+    #[track_caller]
+    pub fn signal(&self, signal: libc::c_int) {
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        // SAFETY: kill takes two integers; the child is ours and not reaped yet.
+        let result = unsafe { libc::kill(pid, signal) };
+        assert_eq!(result, 0, "signal {signal} to the proxy");
+    }
+
+    /// The exit status, within the deadline.
+    #[track_caller]
+    pub fn wait_exit(&mut self) -> ExitStatus {
+        self.may_exit = true;
+        let child = &mut self.child;
+        let mut status = None;
+        let stderr = self.stderr.clone();
+        let until = Instant::now() + DEADLINE;
+        while status.is_none() {
+            assert!(Instant::now() < until, "the proxy runs on; its log:\n{}", stderr.text());
+            status = child.try_wait().expect("wait for the proxy");
+            thread::sleep(Duration::from_millis(5));
+        }
+        stderr.wait("", |_, ended| ended.then_some(()));
+        status.expect("a status")
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("look at the proxy").is_none()
+    }
+
+    /// The first log line with `needle` in it.
+    #[track_caller]
+    pub fn wait_for_log(&self, needle: &str) -> String {
+        self.stderr.wait(needle, |lines, _| lines.iter().find(|l| l.contains(needle)).cloned())
+    }
+
+    pub fn log(&self) -> String {
+        self.stderr.text()
+    }
+
+    pub fn stdout_text(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// Access-log records so far, from stderr and stdout.
+    pub fn access_log_lines(&self) -> Vec<AccessLine> {
+        let parse = |text: String| text.lines().filter_map(AccessLine::parse).collect::<Vec<_>>();
+        let mut lines = parse(self.stderr.text());
+        lines.extend(parse(self.stdout.text()));
+        lines
+    }
+
+    /// The first access-log record for which `is` holds.
+    #[track_caller]
+    pub fn wait_for_access_line(&self, is: impl Fn(&AccessLine) -> bool) -> AccessLine {
+        let mut found = None;
+        eventually(&format!("an access-log record; the log:\n{}", self.log()), || {
+            found = self.access_log_lines().into_iter().find(|line| is(line));
+            found.is_some()
+        });
+        found.expect("a record")
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let exited = self.child.try_wait().ok().flatten();
+        // The process is ours and may be gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let log = self.stderr.text();
+        if thread::panicking() {
+            eprintln!("--- log of the proxy\n{log}--- end of the log");
+            return;
+        }
+        assert!(!log.contains("panicked"), "the proxy panicked:\n{log}");
+        if let Some(status) = exited.filter(|_| !self.may_exit) {
+            panic!("the proxy ended by itself ({status}):\n{log}");
+        }
+    }
+}
+
+impl ProxyOptions {
+    pub fn flag(mut self, name: &str, value: &str) -> Self {
+        self.flags.extend([name.to_owned(), value.to_owned()]);
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Soft and hard limit of open descriptors.
+    pub fn nofile(mut self, limit: u64) -> Self {
+        self.nofile = Some(limit);
+        self
+    }
+
+    /// Lets the process see `file` in the place of `target`, in a mount namespace of its own.
+    pub fn mount(mut self, file: &str, target: &str) -> Self {
+        self.mounts.push((file.to_owned(), target.to_owned()));
+        self
+    }
+
+    #[track_caller]
+    pub fn start(self) -> Proxy {
+        let (child, stdout, stderr) = self.spawn();
+        let line = stderr.wait("listening on", |lines, ended| {
+            let line = lines.iter().find(|line| line.contains("listening on ")).cloned();
+            assert!(line.is_some() || !ended, "the proxy did not start:\n{}", lines.join("\n"));
+            line
+        });
+        let addr = line
+            .split_once("listening on ")
+            .and_then(|(_, rest)| rest.split_whitespace().next())
+            .and_then(|addr| addr.parse().ok())
+            .unwrap_or_else(|| panic!("no address in {line:?}"));
+        Proxy { child, addr, stderr, stdout, may_exit: false }
+    }
+
+    /// Runs to the end without ever listening: status, stdout, stderr.
+    #[track_caller]
+    pub fn run_to_end(self) -> (ExitStatus, String, String) {
+        let (mut child, stdout, stderr) = self.spawn();
+        let until = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = child.try_wait().expect("wait for the proxy") {
+                stdout.wait("end", |_, ended| ended.then_some(()));
+                stderr.wait("end", |_, ended| ended.then_some(()));
+                return (status, stdout.text(), stderr.text());
+            }
+            if Instant::now() > until {
+                // The process is ours; the case has failed.
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("the proxy runs on; its log:\n{}", stderr.text());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn spawn(self) -> (Child, Lines, Lines) {
+        let given = |names: &[&str]| self.flags.iter().any(|flag| names.contains(&flag.as_str()));
+        let binary = std::env::var("CHOCON_URING_BIN")
+            .unwrap_or_else(|_| env!("CARGO_BIN_EXE_chocon-uring").to_owned());
+        let mut command = Command::new(binary);
+        for (names, value) in [
+            (["--listen", "-l"], "127.0.0.1"),
+            (["--port", "-p"], "0"),
+            (["--cores", "--cores"], "2"),
+        ] {
+            if !given(&names) {
+                command.args([names[0], value]);
+            }
+        }
+        command.args(&self.flags).env("SSL_CERT_FILE", &test_ca().file).env_remove("SSL_CERT_DIR");
+        for (name, value) in &self.env {
+            command.env(name, value);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (nofile, mounts) = (self.nofile, c_mounts(&self.mounts));
+        // SAFETY: between fork and exec only system calls run, on memory prepared before.
+        unsafe {
+            command.pre_exec(move || {
+                enter_mounts(&mounts)?;
+                limit_descriptors(nofile)
+            });
+        }
+        let mut child = command.spawn().expect("spawn the proxy");
+        let stdout = Lines::collect(child.stdout.take().expect("stdout"));
+        let stderr = Lines::collect(child.stderr.take().expect("stderr"));
+        (child, stdout, stderr)
+    }
+}
+
+type CMounts = Vec<(std::ffi::CString, std::ffi::CString)>;
+
+fn c_mounts(mounts: &[(String, String)]) -> CMounts {
+    let c = |path: &String| std::ffi::CString::new(path.as_str()).expect("a path");
+    mounts.iter().map(|(file, target)| (c(file), c(target))).collect()
+}
+
+/// Whether this user may give a process a view of its own on a file; needs `CAP_SYS_ADMIN`.
+pub fn can_mount() -> bool {
+    let mut command = Command::new("true");
+    // SAFETY: one system call between fork and exec.
+    unsafe {
+        command.pre_exec(|| match libc::unshare(libc::CLONE_NEWNS) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn enter_mounts(mounts: &CMounts) -> std::io::Result<()> {
+    if mounts.is_empty() {
+        return Ok(());
+    }
+    let check = |result| match result {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    };
+    let null = std::ptr::null();
+    // SAFETY: all strings are NUL-terminated and live; a null type and data are allowed (mount(2)).
+    unsafe {
+        check(libc::unshare(libc::CLONE_NEWNS))?;
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        check(libc::mount(null, c"/".as_ptr(), null, private, null.cast()))?;
+        for (file, target) in mounts {
+            let bind = libc::MS_BIND;
+            check(libc::mount(file.as_ptr(), target.as_ptr(), null, bind, null.cast()))?;
+        }
+    }
+    Ok(())
+}
+
+fn limit_descriptors(limit: Option<u64>) -> std::io::Result<()> {
+    let Some(limit) = limit else { return Ok(()) };
+    let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+    // SAFETY: the struct is live and of the type that setrlimit(2) reads.
+    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+impl Lines {
+    fn collect(stream: impl Read + Send + 'static) -> Self {
+        let lines = Self::default();
+        let for_thread = lines.clone();
+        thread::spawn(move || {
+            let (collected, changed) = &*for_thread.0;
+            for line in BufReader::new(stream).split(b'\n') {
+                let Ok(line) = line else { break };
+                let line = String::from_utf8_lossy(&line).into_owned();
+                collected.lock().expect("lines").lines.push(line);
+                changed.notify_all();
+            }
+            collected.lock().expect("lines").ended = true;
+            changed.notify_all();
+        });
+        lines
+    }
+
+    #[track_caller]
+    fn wait<T>(&self, what: &str, look: impl Fn(&[String], bool) -> Option<T>) -> T {
+        let (collected, changed) = &*self.0;
+        let until = Instant::now() + DEADLINE;
+        let mut guard = collected.lock().expect("lines");
+        loop {
+            if let Some(found) = look(&guard.lines, guard.ended) {
+                return found;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let over = left.is_zero();
+            assert!(!over, "no {what:?} in the log:\n{}", guard.lines.join("\n"));
+            guard = changed.wait_timeout(guard, left).expect("lines").0;
+        }
+    }
+
+    fn text(&self) -> String {
+        let guard = self.0.0.lock().expect("lines");
+        guard.lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
+    }
+}
+
+impl AccessLine {
+    /// A flat JSON object with the key that only access-log records have.
+    pub fn parse(line: &str) -> Option<Self> {
+        if !line.starts_with('{') || !line.contains("\"chocon_req\":") {
+            return None;
+        }
+        let mut pairs = Vec::new();
+        let mut rest = line.strip_prefix('{')?;
+        loop {
+            let (key, after) = json_string(rest)?;
+            let after = after.strip_prefix(':')?;
+            let (value, after) = match after.starts_with('"') {
+                true => json_string(after)?,
+                false => {
+                    let end = after.find([',', '}'])?;
+                    (after[..end].to_owned(), &after[end..])
+                }
+            };
+            pairs.push((key, value));
+            match after.strip_prefix(',') {
+                Some(more) => rest = more,
+                None => return (after == "}").then(|| Self { raw: line.to_owned(), pairs }),
+            }
+        }
+    }
+
+    #[track_caller]
+    pub fn get(&self, key: &str) -> &str {
+        let pair = self.pairs.iter().find(|(name, _)| name == key);
+        &pair.unwrap_or_else(|| panic!("no {key} in {}", self.raw)).1
+    }
+
+    pub fn keys(&self) -> Vec<&str> {
+        self.pairs.iter().map(|(key, _)| key.as_str()).collect()
+    }
+}
+
+/// One JSON string (RFC 8259 §7) and what follows it; surrogate pairs are not needed here.
+fn json_string(text: &str) -> Option<(String, &str)> {
+    let inner = text.strip_prefix('"')?;
+    let mut out = String::new();
+    let mut chars = inner.char_indices();
+    while let Some((at, char)) = chars.next() {
+        match char {
+            '"' => return Some((out, &inner[at + 1..])),
+            '\\' => match chars.next()?.1 {
+                'n' => out.push('\n'),
+                'r' => out.push('\r'),
+                't' => out.push('\t'),
+                'b' => out.push('\u{8}'),
+                'f' => out.push('\u{c}'),
+                'u' => {
+                    let digits: String = chars.by_ref().take(4).map(|(_, digit)| digit).collect();
+                    out.push(char::from_u32(u32::from_str_radix(&digits, 16).ok()?)?);
+                }
+                plain => out.push(plain),
+            },
+            plain => out.push(plain),
+        }
+    }
+    None
+}
