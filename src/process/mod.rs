@@ -100,18 +100,16 @@ fn start(config: Config, writer: &Writer, signals: SignalSet) -> Result<Process,
     let (report, events) = forward_signals(signals)?;
     let room =
         usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX);
-    // Half for clients, half for origins: a request needs one of each.
-    let half = (room / 2 / count).max(1);
+    // A client may be idle without an origin connection, but not the other way round for long: origins need fewer.
+    let (clients, origins) = (room / 8 * 5, room / 8 * 3);
+    let (clients_max, open_max) = ((clients / count).max(1), (origins / count).max(1));
     let parts = Parts {
         config: config.clone(),
         flags,
         tls,
         resolver,
-        shares: Shares {
-            idle_per_origin_max: config.keepalive_conns.div_ceil(count),
-            open_max: half,
-        },
-        clients_max: half,
+        shares: Shares { idle_per_origin_max: config.keepalive_conns.div_ceil(count), open_max },
+        clients_max,
     };
     let mut orders = Vec::with_capacity(count);
     for (index, listener) in listeners.into_iter().enumerate() {
@@ -122,7 +120,10 @@ fn start(config: Config, writer: &Writer, signals: SignalSet) -> Result<Process,
     }
     let process = Process { config, orders, events };
     process.wait_until_ready()?;
-    log::info!("io_uring with {flags}; at most {half} clients a shard (open files: {descriptors})");
+    log::info!(
+        "io_uring with {flags}; a shard serves at most {clients_max} clients over {open_max} origin connections (open \
+         files: {descriptors})"
+    );
     match roots {
         Roots::System(n) => log::info!("TLS trusts {n} certificates of this system"),
         Roots::BuiltIn(n) => {

@@ -1,10 +1,9 @@
 //! Every phase ends in time, with the right status, and gives everything back.
 
-use std::io::ErrorKind;
-use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::client::is_quiet;
 use crate::support::{
     Client, Ended, MuteAddr, OK, Origin, OriginConn, Proxy, RefusingAddr, TlsOrigin, eventually,
 };
@@ -367,12 +366,4 @@ fn drip_until_answered(client: &mut Client) {
         // The pace of the drip; nothing is hoped to happen meanwhile.
         thread::sleep(Duration::from_millis(50));
     }
-}
-
-/// Whether nothing has arrived yet, without waiting.
-fn is_quiet(tcp: &TcpStream) -> bool {
-    tcp.set_nonblocking(true).expect("nonblocking");
-    let quiet = tcp.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
-    tcp.set_nonblocking(false).expect("blocking");
-    quiet
 }

@@ -1,8 +1,21 @@
-//! The built binary, raw bytes on both sides of it.
+//! The built binary with raw bytes on both sides of it, one behaviour a case.
+//!
+//! `CHOCON_URING_BIN` names another binary than the one that cargo has built.
+
+mod access_log;
+mod attacks;
+mod command_line;
 mod deadlines;
+mod descriptors;
+mod egress;
 mod fixture;
 mod framing_attacks;
+mod house;
+mod ids;
 mod keep_alive;
+mod latency;
+mod limits;
+mod names;
 mod pool;
 mod relay;
 mod replay;
@@ -10,5 +23,7 @@ mod request_body;
 mod request_head;
 mod response;
 mod routing;
+mod shutdown;
+mod splits;
 mod support;
 mod tls;

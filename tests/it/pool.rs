@@ -32,7 +32,7 @@ fn connections_for_two(answer: &str) -> usize {
     for _ in 0..2 {
         let mut client = Client::connect(&proxy);
         client.get(&origin, "/");
-        assert_eq!(client.read_response().text(), "ok");
+        while client.read_pipelined_response().status < 200 {}
     }
     origin.connections()
 }
@@ -368,4 +368,41 @@ fn tls_connection_is_reused() {
     }
     // Tickets of TLS 1.3 arrive on the idle connection and are not poison.
     assert_eq!((origin.connections(), origin.full_handshakes()), (1, 1));
+}
+
+#[test]
+fn thirty_two_connections_are_kept_by_default() {
+    const CLIENTS: usize = 32;
+    let all_here = Arc::new(Barrier::new(CLIENTS));
+    let origin = Origin::start(move |mut conn| {
+        while conn.try_read_request().is_some() {
+            all_here.wait();
+            conn.send(OK);
+        }
+    });
+    let proxy = Proxy::one_shard(&[]);
+    let mut clients = [(); CLIENTS].map(|()| Client::connect(&proxy));
+    for _ in 0..2 {
+        for client in &mut clients {
+            client.get(&origin, "/");
+        }
+        for client in &mut clients {
+            assert_eq!(client.read_response().text(), "ok");
+        }
+    }
+    assert_eq!(origin.connections(), CLIENTS);
+}
+
+#[test]
+fn schemes_do_not_share_connections() {
+    let (origin, proxy) = (TlsOrigin::answering(OK), Proxy::one_shard(&[]));
+    let mut client = Client::connect(&proxy);
+    client.request("GET", &origin.host(), "/", "", b"");
+    assert_eq!(client.read_response().status, 200);
+    let plain = format!("localhost.ccnproxy:{}", origin.addr().port());
+    client.request("GET", &plain, "/", "", b"");
+    client.read_error(502);
+    client.request("GET", &origin.host(), "/", "", b"");
+    assert_eq!(client.read_response().status, 200);
+    assert_eq!(origin.connections(), 2);
 }

@@ -29,8 +29,29 @@ fn order_spelling_and_multiplicity_of_fields_arrive_unchanged() {
 #[test]
 fn bare_request_gains_nothing_but_the_proxys_two_fields() {
     let (_, request) = exchange("GET / HTTP/1.1\r\nHost: ORIGIN\r\n\r\n", OK);
-    let names: Vec<_> = request.head.fields.iter().map(|(name, _)| name.as_str()).collect();
+    let mut names: Vec<_> = request.head.fields.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
     assert_eq!(names, ["Host", "X-Chocon-Id", "X-Chocon-Ver"]);
+}
+
+#[test]
+fn request_on_the_wire_is_the_clients_with_its_host_set() {
+    let (origin, proxy) = (Origin::answering(OK), Proxy::start(&[]));
+    let mut client = Client::connect(&proxy);
+    client.send(format!("GET /x HTTP/1.1\r\nHost: {}\r\nx-A:1\r\nb:  2 \r\n\r\n", origin.host()));
+    client.read_response();
+    let start = format!("GET /x HTTP/1.1\r\nHost: {}\r\nx-A:1\r\nb:  2 \r\n", origin.addr());
+    let received = origin.received(0);
+    assert!(received.starts_with(start.as_bytes()), "{}", received.escape_ascii());
+    // An id, a version and the end of the head follow.
+    assert_eq!(received[start.len()..].iter().filter(|&&byte| byte == b'\n').count(), 3);
+}
+
+#[test]
+fn clients_id_keeps_its_place_and_spelling() {
+    let (_, request) =
+        exchange("GET / HTTP/1.1\r\nx-CHOCON-id: i\r\nHost: ORIGIN\r\nX-A: 1\r\n\r\n", OK);
+    assert_eq!(request.head.fields[0], ("x-CHOCON-id".to_owned(), "i".to_owned()));
 }
 
 #[test]

@@ -29,7 +29,8 @@ fn empty_reason_stays_empty() {
 }
 
 #[test]
-fn missing_space_before_an_empty_reason_is_understood() {
+fn missing_space_before_an_empty_reason_is_understood_and_mended() {
+    // RFC 9112 §4: the space is not optional, though some origins leave it out.
     let (response, _) = exchange(GET, "HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n");
     assert_eq!((response.status, response.reason.as_str()), (200, ""));
 }

@@ -1,9 +1,10 @@
 //! Origins behind TLS: versions, verification, names, resumption, ends.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::time::{Duration, Instant};
 
-use crate::support::wire::Ended;
-use crate::support::{Certificate, Client, OK, Origin, Proxy, TlsOrigin, Version, pattern};
+use crate::support::ca::{foreign_authority, test_ca};
+use crate::support::{Certificate, Client, Ended, OK, Origin, Proxy, TlsOrigin, Version, pattern};
 
 fn version_used(offered: Version) -> Option<rustls::ProtocolVersion> {
     let origin = TlsOrigin::options().version(offered).scripted();
@@ -26,8 +27,8 @@ fn refuses(certificate: Certificate) {
     assert!(!client.read_error(502).closes());
     origin.wait_failed_handshake();
     origin.expect_no_bytes();
-    let line = proxy.wait_for_log("certificate");
-    assert!(line.contains("localhost"), "no origin in {line:?}");
+    let line = proxy.wait_for_log("ErrorFromProxy");
+    assert!(line.contains("localhost") && line.contains("certificate"), "{line}");
     client.expect_usable();
 }
 
@@ -76,11 +77,8 @@ fn self_signed_certificate_gets_502() {
 
 #[test]
 fn certificate_of_an_unknown_authority_gets_502() {
-    // A file without certificates: then nobody is trusted, or only the bundled roots are.
-    let empty = concat!(env!("CARGO_TARGET_TMPDIR"), "/no-authorities.pem");
-    std::fs::write(empty, "").expect("an empty file");
     let origin = TlsOrigin::answering(OK);
-    let proxy = Proxy::options(&[]).env("SSL_CERT_FILE", empty).start();
+    let proxy = Proxy::options(&[]).env("SSL_CERT_FILE", &foreign_authority()).start();
     let mut client = Client::connect(&proxy);
     client.request("GET", &origin.host(), "/", "", b"");
     client.read_error(502);
@@ -255,4 +253,48 @@ fn request_to_a_tls_origin_says_the_names_without_the_label() {
     client.read_response();
     let host = format!("localhost:{}", origin.addr().port());
     assert_eq!(origin.next_request().head.field("Host"), Some(host.as_str()));
+}
+
+#[test]
+fn authorities_of_a_directory_are_trusted() {
+    let dir = format!("{}/authorities-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    std::fs::create_dir_all(&dir).expect("a directory");
+    // OpenSSL's form of a name: eight hexadecimal digits and a number.
+    std::fs::copy(&test_ca().file, format!("{dir}/0a1b2c3d.0")).expect("a copy");
+    let origin = TlsOrigin::answering(OK);
+    let options = Proxy::options(&[]).without_env("SSL_CERT_FILE").env("SSL_CERT_DIR", &dir);
+    let proxy = options.start();
+    let mut client = Client::connect(&proxy);
+    client.request("GET", &origin.host(), "/", "", b"");
+    assert_eq!(client.read_response().text(), "ok");
+    let _ = std::fs::remove_dir_all(&dir);
+}
+
+#[test]
+fn test_authority_is_not_trusted_by_the_system() {
+    let origin = TlsOrigin::answering(OK);
+    let proxy = Proxy::options(&[]).without_env("SSL_CERT_FILE").start();
+    let mut client = Client::connect(&proxy);
+    client.request("GET", &origin.host(), "/", "", b"");
+    client.read_error(502);
+    origin.expect_no_bytes();
+}
+
+#[test]
+fn handshake_waits_for_no_delayed_acknowledgement() {
+    // With Nagle's algorithm on, each of these would take some 40 ms.
+    let answer = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+    let options = TlsOrigin::options().version(Version::Tls12).without_tickets();
+    let (origin, proxy) = (options.answering(answer), Proxy::start(&[]));
+    let mut client = Client::connect(&proxy);
+    let mut times = Vec::new();
+    for _ in 0..21 {
+        let started = Instant::now();
+        client.request("GET", &origin.host(), "/", "", b"");
+        client.read_response();
+        times.push(started.elapsed());
+    }
+    times.sort_unstable();
+    assert!(times[5] < Duration::from_millis(40), "{times:?}");
+    assert_eq!(origin.full_handshakes(), 21);
 }

@@ -1,8 +1,6 @@
 //! A certificate authority made once per test process, and the certificates it signs.
 
-use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::{env, fs, process};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -10,12 +8,13 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
+use super::scratch_file;
 use super::tls::Certificate;
 
 pub struct TestCa {
     issuer: Issuer<'static, KeyPair>,
     /// PEM file that `SSL_CERT_FILE` points to.
-    pub file: PathBuf,
+    pub file: String,
 }
 
 pub struct Chain {
@@ -28,16 +27,26 @@ pub fn test_ca() -> &'static TestCa {
     static CA: OnceLock<TestCa> = OnceLock::new();
     CA.get_or_init(|| {
         let key = KeyPair::generate().expect("key of the authority");
-        let mut params = CertificateParams::new(vec![]).expect("parameters of the authority");
-        params.distinguished_name.push(DnType::CommonName, "chocon-uring test authority");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let params = authority_params();
         let certificate = params.self_signed(&key).expect("certificate of the authority");
-        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("test-authority-{}.pem", process::id()));
-        fs::write(&file, certificate.pem()).expect("the authority's file");
+        let file = scratch_file("authority.pem", &certificate.pem());
         TestCa { issuer: Issuer::new(params, key), file }
     })
+}
+
+/// The file of another authority, which has signed nothing.
+pub fn foreign_authority() -> String {
+    let key = KeyPair::generate().expect("key of the authority");
+    let certificate = authority_params().self_signed(&key).expect("certificate of the authority");
+    scratch_file("foreign-authority.pem", &certificate.pem())
+}
+
+fn authority_params() -> CertificateParams {
+    let mut params = CertificateParams::new(vec![]).expect("parameters of the authority");
+    params.distinguished_name.push(DnType::CommonName, "chocon-uring test authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
 }
 
 impl TestCa {

@@ -1,5 +1,6 @@
 //! A client on raw bytes with a strict reader.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
@@ -40,6 +41,8 @@ impl Response {
 pub struct Client {
     wire: Wire,
     deadline: Duration,
+    /// The last response closed or was cut, so that nothing can follow on this connection.
+    over: bool,
 }
 
 impl Client {
@@ -56,18 +59,18 @@ impl Client {
 
     /// From another address of the loopback network, for cases about the client's address.
     #[track_caller]
-    pub fn connect_from(from: Ipv4Addr, proxy: &Proxy) -> Self {
+    pub fn connect_from(from: Ipv4Addr, addr: SocketAddr) -> Self {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
             .expect("socket");
         socket.bind(&SocketAddr::from((from, 0)).into()).expect("bind");
-        socket.connect(&proxy.addr().into()).expect("connect to the proxy");
+        socket.connect(&addr.into()).expect("connect to the proxy");
         Self::over(socket.into())
     }
 
     fn over(tcp: TcpStream) -> Self {
         let record = Arc::new(Mutex::new(Vec::new()));
         let wire = Wire::new(Io::Plain(tcp), "client".to_owned(), record);
-        Self { wire, deadline: DEADLINE }
+        Self { wire, deadline: DEADLINE, over: false }
     }
 
     pub fn set_deadline(&mut self, deadline: Duration) {
@@ -186,9 +189,13 @@ impl Client {
     pub fn read_whatever_comes(&mut self) -> Result<Response, Ended> {
         let head = self.wire.try_read_head()?;
         let (status, reason) = status_of(&head);
-        let framing = head.framing(Framing::ToClose);
+        let absent = status < 200 || status == 204 || status == 304;
+        let framing = if absent { Framing::Absent } else { head.framing(Framing::ToClose) };
         let body = self.wire.read_body(framing);
-        Ok(Response { head, status, reason, body })
+        let response = Response { head, status, reason, body };
+        let cut = response.body.ended != Ended::Complete;
+        self.over = cut || response.closes() || framing == Framing::ToClose;
+        Ok(response)
     }
 
     /// The refusal that every malformed request gets, then the end of the connection.
@@ -235,6 +242,11 @@ impl Client {
         assert_eq!((response.status, response.text().as_str()), (200, "alive"));
     }
 
+    /// Whether nothing says that the connection is over, without waiting.
+    pub fn is_usable(&self) -> bool {
+        !self.over && is_quiet(self.tcp())
+    }
+
     pub fn half_close(&mut self) {
         self.wire.half_close();
     }
@@ -251,6 +263,14 @@ impl Client {
     pub fn tcp(&self) -> &TcpStream {
         self.wire.io().tcp()
     }
+}
+
+/// Whether nothing has arrived on `tcp`, neither bytes nor an end, without waiting.
+pub fn is_quiet(tcp: &TcpStream) -> bool {
+    tcp.set_nonblocking(true).expect("nonblocking");
+    let quiet = tcp.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    tcp.set_nonblocking(false).expect("blocking");
+    quiet
 }
 
 #[track_caller]

@@ -20,7 +20,7 @@ pub use client::{Client, Response};
 pub use origin::{Origin, OriginConn, Request};
 pub use proxy::Proxy;
 pub use tls::{Certificate, TlsOrigin, Version};
-pub use wire::{Body, Ended, Head};
+pub use wire::Ended;
 
 /// How long a case waits for anything before it fails.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -86,10 +86,13 @@ pub struct MuteAddr {
 
 impl MuteAddr {
     pub fn new() -> Self {
+        Self::at(Ipv4Addr::LOCALHOST, 0)
+    }
+
+    /// On another address of the loopback network, for names with several addresses on one port.
+    pub fn at(ip: Ipv4Addr, port: u16) -> Self {
         let listener = tcp_socket();
-        listener
-            .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
-            .expect("bind 127.0.0.1:0");
+        listener.bind(&SocketAddr::from((ip, port)).into()).expect("bind");
         listener.listen(0).expect("listen");
         let addr = local_addr(&listener);
         let mut fillers = Vec::new();
@@ -115,6 +118,13 @@ fn tcp_socket() -> socket2::Socket {
 
 fn local_addr(socket: &socket2::Socket) -> SocketAddr {
     socket.local_addr().ok().and_then(|addr| addr.as_socket()).expect("an IPv4 address")
+}
+
+/// A file of one case, in the directory that cargo keeps for tests.
+pub fn scratch_file(name: &str, content: &str) -> String {
+    let path = format!("{}/{}-{name}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    std::fs::write(&path, content).expect("a scratch file");
+    path
 }
 
 /// Pseudo-random bytes that differ at every position a body could be cut or shifted to.

@@ -4,12 +4,15 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::ca::test_ca;
 use super::{DEADLINE, eventually};
+
+/// Held for writing from fork to exec of every process, for reading while a socket is closed.
+pub static SPAWNING: RwLock<()> = RwLock::new(());
 
 /// Lines of one stream of the process, collected by a thread.
 #[derive(Clone, Default)]
@@ -33,9 +36,13 @@ pub struct Proxy {
 #[derive(Default)]
 pub struct ProxyOptions {
     flags: Vec<String>,
-    env: Vec<(String, String)>,
+    /// `None` takes the variable away.
+    env: Vec<(String, Option<String>)>,
     nofile: Option<u64>,
+    soft_nofile: Option<u64>,
     mounts: Vec<(String, String)>,
+    unread_stdout: bool,
+    io_uring_forbidden: bool,
 }
 
 /// One access-log record, its keys in their order.
@@ -134,6 +141,11 @@ impl Proxy {
         self.stderr.text()
     }
 
+    /// Starts to read the stdout of a process begun with [`ProxyOptions::unread_stdout`].
+    pub fn read_stdout(&mut self) {
+        self.stdout = Lines::collect(self.child.stdout.take().expect("an unread stdout"));
+    }
+
     pub fn stdout_text(&self) -> String {
         self.stdout.text()
     }
@@ -183,13 +195,36 @@ impl ProxyOptions {
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.env.push((name.to_owned(), value.to_owned()));
+        self.env.push((name.to_owned(), Some(value.to_owned())));
+        self
+    }
+
+    pub fn without_env(mut self, name: &str) -> Self {
+        self.env.push((name.to_owned(), None));
         self
     }
 
     /// Soft and hard limit of open descriptors.
     pub fn nofile(mut self, limit: u64) -> Self {
         self.nofile = Some(limit);
+        self
+    }
+
+    /// Soft limit of open descriptors alone; the hard one stays as it is.
+    pub fn soft_nofile(mut self, limit: u64) -> Self {
+        self.soft_nofile = Some(limit);
+        self
+    }
+
+    /// Nobody reads the process's stdout, so that its pipe fills up.
+    pub fn unread_stdout(mut self) -> Self {
+        self.unread_stdout = true;
+        self
+    }
+
+    /// Makes io_uring_setup(2) fail with EPERM, as the seccomp profile of a container does.
+    pub fn forbid_io_uring(mut self) -> Self {
+        self.io_uring_forbidden = true;
         self
     }
 
@@ -252,19 +287,34 @@ impl ProxyOptions {
         }
         command.args(&self.flags).env("SSL_CERT_FILE", &test_ca().file).env_remove("SSL_CERT_DIR");
         for (name, value) in &self.env {
-            command.env(name, value);
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let (nofile, mounts) = (self.nofile, c_mounts(&self.mounts));
+        let mounts = c_mounts(&self.mounts);
+        let (nofile, soft_nofile) = (self.nofile, self.soft_nofile);
+        let io_uring_forbidden = self.io_uring_forbidden;
         // SAFETY: between fork and exec only system calls run, on memory prepared before.
         unsafe {
             command.pre_exec(move || {
                 enter_mounts(&mounts)?;
-                limit_descriptors(nofile)
+                if io_uring_forbidden {
+                    forbid_io_uring()?;
+                }
+                limit_descriptors(nofile, soft_nofile)
             });
         }
-        let mut child = command.spawn().expect("spawn the proxy");
-        let stdout = Lines::collect(child.stdout.take().expect("stdout"));
+        let mut child = {
+            // `spawn` comes back after exec, or after it failed.
+            let _no_socket_is_closed = SPAWNING.write().unwrap_or_else(PoisonError::into_inner);
+            command.spawn().expect("spawn the proxy")
+        };
+        let stdout = match self.unread_stdout {
+            true => Lines::default(),
+            false => Lines::collect(child.stdout.take().expect("stdout")),
+        };
         let stderr = Lines::collect(child.stderr.take().expect("stderr"));
         (child, stdout, stderr)
     }
@@ -277,17 +327,31 @@ fn c_mounts(mounts: &[(String, String)]) -> CMounts {
     mounts.iter().map(|(file, target)| (c(file), c(target))).collect()
 }
 
-/// Whether this user may give a process a view of its own on a file; needs `CAP_SYS_ADMIN`.
+/// Whether this user may give a process a view of its own on a file.
 pub fn can_mount() -> bool {
     let mut command = Command::new("true");
-    // SAFETY: one system call between fork and exec.
+    // SAFETY: two system calls between fork and exec.
     unsafe {
-        command.pre_exec(|| match libc::unshare(libc::CLONE_NEWNS) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        });
+        command.pre_exec(enter_mount_namespace);
     }
-    command.status().is_ok_and(|status| status.success())
+    let child = {
+        let _no_socket_is_closed = SPAWNING.write().unwrap_or_else(PoisonError::into_inner);
+        command.spawn()
+    };
+    child.and_then(|mut child| child.wait()).is_ok_and(|status| status.success())
+}
+
+/// A mount namespace of its own, for which all but root need a user namespace too.
+fn enter_mount_namespace() -> std::io::Result<()> {
+    // SAFETY: plain system calls without memory.
+    let result = unsafe {
+        let user = if libc::geteuid() == 0 { 0 } else { libc::CLONE_NEWUSER };
+        libc::unshare(libc::CLONE_NEWNS | user)
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
 }
 
 fn enter_mounts(mounts: &CMounts) -> std::io::Result<()> {
@@ -298,10 +362,10 @@ fn enter_mounts(mounts: &CMounts) -> std::io::Result<()> {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()),
     };
+    enter_mount_namespace()?;
     let null = std::ptr::null();
     // SAFETY: all strings are NUL-terminated and live; a null type and data are allowed (mount(2)).
     unsafe {
-        check(libc::unshare(libc::CLONE_NEWNS))?;
         let private = libc::MS_REC | libc::MS_PRIVATE;
         check(libc::mount(null, c"/".as_ptr(), null, private, null.cast()))?;
         for (file, target) in mounts {
@@ -312,11 +376,48 @@ fn enter_mounts(mounts: &CMounts) -> std::io::Result<()> {
     Ok(())
 }
 
-fn limit_descriptors(limit: Option<u64>) -> std::io::Result<()> {
-    let Some(limit) = limit else { return Ok(()) };
-    let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+fn limit_descriptors(both: Option<u64>, soft: Option<u64>) -> std::io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let check = |result| match result {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    };
+    // SAFETY: the struct is live and of the type that getrlimit(2) writes.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    if let Some(both) = both {
+        limit = libc::rlimit { rlim_cur: both, rlim_max: both };
+    }
+    if let Some(soft) = soft {
+        limit.rlim_cur = soft;
+    }
     // SAFETY: the struct is live and of the type that setrlimit(2) reads.
-    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } {
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })
+}
+
+/// A seccomp filter of four instructions (seccomp(2)): one call fails, all others pass.
+fn forbid_io_uring() -> std::io::Result<()> {
+    let call = u32::try_from(libc::SYS_io_uring_setup).expect("a system call");
+    let denied = libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs();
+    let step = |code: u32, jt, jf, k| libc::sock_filter {
+        code: u16::try_from(code).expect("an instruction"),
+        jt,
+        jf,
+        k,
+    };
+    let mut steps = [
+        // The number of the call stands first in `struct seccomp_data`.
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, denied),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 4, filter: steps.as_mut_ptr() };
+    // SAFETY: the program and its steps are live during both calls, which copy what they need.
+    let result = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+    };
+    match result {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()),
     }

@@ -5,9 +5,10 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::proxy::SPAWNING;
 use super::{DEADLINE, show};
 
 /// A plain connection or one inside TLS.
@@ -134,7 +135,8 @@ enum Filled {
 }
 
 pub struct Wire {
-    io: Io,
+    /// Present until the end of this value.
+    io: Option<Io>,
     /// For messages: "client", "origin connection 3".
     who: String,
     pending: Vec<u8>,
@@ -148,16 +150,20 @@ impl Wire {
         let tcp = io.tcp();
         tcp.set_nodelay(true).expect("nodelay");
         tcp.set_write_timeout(Some(DEADLINE)).expect("write time-out");
-        Self { io, who, pending: Vec::new(), record, deadline: DEADLINE }
+        Self { io: Some(io), who, pending: Vec::new(), record, deadline: DEADLINE }
     }
 
     pub fn io(&self) -> &Io {
-        &self.io
+        self.io.as_ref().expect("an open connection")
+    }
+
+    fn io_mut(&mut self) -> &mut Io {
+        self.io.as_mut().expect("an open connection")
     }
 
     pub fn set_deadline(&mut self, deadline: Duration) {
         self.deadline = deadline;
-        self.io.tcp().set_write_timeout(Some(deadline)).expect("write time-out");
+        self.io().tcp().set_write_timeout(Some(deadline)).expect("write time-out");
     }
 
     pub fn received(&self) -> Vec<u8> {
@@ -176,7 +182,7 @@ impl Wire {
     }
 
     pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        match &mut self.io {
+        match self.io_mut() {
             Io::Plain(tcp) => tcp.write_all(bytes),
             Io::Tls(tls) => tls.write_all(bytes).and_then(|()| tls.flush()),
         }
@@ -187,9 +193,9 @@ impl Wire {
         else {
             return Filled::TimedOut;
         };
-        self.io.tcp().set_read_timeout(Some(left)).expect("read time-out");
+        self.io().tcp().set_read_timeout(Some(left)).expect("read time-out");
         let mut buf = [0; 16 * 1024];
-        let read = match &mut self.io {
+        let read = match self.io_mut() {
             Io::Plain(tcp) => tcp.read(&mut buf),
             Io::Tls(tls) => tls.read(&mut buf),
         };
@@ -394,18 +400,18 @@ impl Wire {
 
     pub fn half_close(&mut self) {
         // A peer that has reset the connection meanwhile makes this ENOTCONN.
-        let _ = self.io.tcp().shutdown(Shutdown::Write);
+        let _ = self.io().tcp().shutdown(Shutdown::Write);
     }
 
     /// Ends the connection with RST: a zero linger time drops what is unsent (socket(7)).
     pub fn reset(self) {
-        let tcp = socket2::SockRef::from(self.io.tcp());
+        let tcp = socket2::SockRef::from(self.io().tcp());
         tcp.set_linger(Some(Duration::ZERO)).expect("linger");
     }
 
     /// Ends the connection with FIN, inside TLS after close_notify.
     pub fn close(mut self) {
-        if let Io::Tls(tls) = &mut self.io {
+        if let Io::Tls(tls) = self.io_mut() {
             tls.conn.send_close_notify();
             // The peer may be gone; then there is nobody to notify.
             let _ = tls.flush();
@@ -415,6 +421,15 @@ impl Wire {
     #[track_caller]
     pub fn fail(&self, why: &str) -> ! {
         panic!("{}: {why}\nreceived so far: {}", self.who, show(&self.received()));
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        // A process that is being started holds a copy of every socket between fork and exec, and
+        // while it does, closing ours sends neither FIN nor RST.
+        let _none_is_being_started = SPAWNING.read().unwrap_or_else(PoisonError::into_inner);
+        drop(self.io.take());
     }
 }
 

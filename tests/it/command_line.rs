@@ -1,0 +1,142 @@
+//! Flags, and starts that fail with words.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use crate::support::{Client, Proxy, scratch_file};
+
+/// The start fails, and stderr names every one of `words`.
+#[track_caller]
+fn fails_with(flags: &[&str], words: &[&str]) {
+    let (status, _, stderr) = Proxy::options(flags).run_to_end();
+    assert!(!status.success(), "{flags:?} was accepted");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "no {word:?} in:\n{stderr}");
+    }
+}
+
+#[test]
+fn version_is_printed() {
+    for flag in ["--version", "-v"] {
+        let (status, stdout, _) = Proxy::options(&[flag]).run_to_end();
+        assert!(status.success());
+        assert!(stdout.contains(env!("CARGO_PKG_VERSION")), "{stdout}");
+    }
+}
+
+#[test]
+fn help_names_every_flag() {
+    let (status, stdout, _) = Proxy::options(&["--help"]).run_to_end();
+    assert!(status.success());
+    for flag in [
+        "--listen",
+        "--port",
+        "--cores",
+        "--access-log-dir",
+        "--keepalive-conns",
+        "--keepalive-timeout",
+        "--read-timeout",
+        "--write-timeout",
+        "--proxy-read-timeout",
+        "--connect-timeout",
+        "--tls-timeout",
+        "--client-idle-timeout",
+        "--shutdown-timeout",
+        "--hdr-dir",
+        "--allow-cidr",
+        "--log-level",
+    ] {
+        assert!(stdout.contains(flag), "no {flag} in:\n{stdout}");
+    }
+}
+
+#[test]
+fn unknown_flag_fails() {
+    fails_with(&["--no-such-flag"], &["--no-such-flag"]);
+}
+
+#[test]
+fn malformed_duration_fails_with_the_flags_name() {
+    fails_with(&["--read-timeout", "soon"], &["--read-timeout", "soon"]);
+}
+
+#[test]
+fn malformed_network_fails_with_the_flags_name() {
+    fails_with(&["--allow-cidr", "10.0.0.0/40"], &["--allow-cidr", "10.0.0.0/40"]);
+}
+
+#[test]
+fn malformed_port_fails_with_the_flags_name() {
+    fails_with(&["--port", "65536"], &["--port", "65536"]);
+}
+
+#[test]
+fn malformed_address_fails_with_the_flags_name() {
+    fails_with(&["--listen", "nowhere"], &["--listen", "nowhere"]);
+}
+
+#[test]
+fn zero_cores_fail() {
+    fails_with(&["--cores", "0"], &["--cores"]);
+}
+
+#[test]
+fn several_mistakes_are_told_in_one_run() {
+    let flags = ["--read-timeout", "soon", "--allow-cidr", "x", "--log-level", "loud"];
+    fails_with(&flags, &["--read-timeout", "--allow-cidr", "--log-level"]);
+}
+
+#[test]
+fn occupied_port_fails_with_the_address() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind 127.0.0.1:0");
+    let port = taken.local_addr().expect("own address").port().to_string();
+    fails_with(&["--port", &port], &[&port]);
+}
+
+#[test]
+fn certificate_file_without_certificates_fails_with_the_variables_name() {
+    let empty = scratch_file("no-certificates.pem", "");
+    let options = Proxy::options(&[]).env("SSL_CERT_FILE", &empty);
+    let (status, _, stderr) = options.run_to_end();
+    assert!(!status.success() && stderr.contains("SSL_CERT_FILE"), "{stderr}");
+}
+
+#[test]
+fn go_style_durations_are_understood() {
+    let flags = ["--read-timeout", "1m30s", "--shutdown-timeout", "1h", "--tls-timeout", "500ms"];
+    Client::connect(&Proxy::start(&flags)).expect_usable();
+}
+
+#[test]
+fn plain_integers_are_seconds() {
+    let flags = ["--read-timeout", "30", "--write-timeout", "90", "-c", "2"];
+    Client::connect(&Proxy::start(&flags)).expect_usable();
+}
+
+#[test]
+fn more_shards_than_processors_serve_with_one_warning() {
+    let proxy = Proxy::start(&["--cores", "9"]);
+    for _ in 0..20 {
+        Client::connect(&proxy).expect_usable();
+    }
+    let warnings = proxy.log().lines().filter(|line| line.contains(" WARN ")).count();
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    assert_eq!(warnings, usize::from(cpus < 9), "{}", proxy.log());
+}
+
+#[test]
+fn start_says_where_it_listens_and_on_which_rings() {
+    let proxy = Proxy::start(&[]);
+    let line = proxy.wait_for_log("listening on");
+    assert!(line.contains("2 shards"), "{line}");
+    let log = proxy.log().to_ascii_lowercase();
+    assert!(log.contains("single_issuer") || log.contains("taskrun") || log.contains("ring"));
+}
+
+#[test]
+fn forbidden_io_uring_fails_with_cause_and_remedy() {
+    let (status, _, stderr) = Proxy::options(&[]).forbid_io_uring().run_to_end();
+    assert!(!status.success());
+    assert!(stderr.contains("io_uring") && stderr.contains("seccomp"), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}

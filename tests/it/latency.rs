@@ -1,0 +1,114 @@
+//! SIGUSR1: round-trip times per origin, merged over the shards, while requests go on.
+
+use std::fs;
+
+use crate::support::{Client, OK, Origin, Proxy, eventually};
+
+/// `exchanges` on client connections of their own, so that both shards take part.
+fn exchanges(proxy: &Proxy, origin: &Origin, exchanges: usize) {
+    for _ in 0..exchanges {
+        let mut client = Client::connect(proxy);
+        client.get(origin, "/");
+        assert_eq!(client.read_response().status, 200);
+    }
+}
+
+/// The row of `origin` in the last table.
+fn row_of(proxy: &Proxy, origin: &Origin) -> String {
+    let addr = origin.addr().to_string();
+    let is_row = |line: &&str| line.contains(&addr) && !line.starts_with('{');
+    eventually("a row of the origin", || proxy.log().lines().any(|line| is_row(&line)));
+    proxy.log().lines().rfind(is_row).expect("a row").to_owned()
+}
+
+#[test]
+fn table_counts_the_exchanges_of_all_shards() {
+    let (origin, proxy) = (Origin::answering(OK), Proxy::start(&[]));
+    exchanges(&proxy, &origin, 23);
+    proxy.signal(libc::SIGUSR1);
+    let row = row_of(&proxy, &origin);
+    assert!(row.split_whitespace().any(|cell| cell == "23"), "{row}");
+}
+
+#[test]
+fn table_has_a_row_for_every_origin() {
+    let (one, two, proxy) = (Origin::answering(OK), Origin::answering(OK), Proxy::start(&[]));
+    exchanges(&proxy, &one, 3);
+    exchanges(&proxy, &two, 4);
+    proxy.signal(libc::SIGUSR1);
+    row_of(&proxy, &one);
+    row_of(&proxy, &two);
+}
+
+#[test]
+fn table_names_its_percentiles() {
+    let (origin, proxy) = (Origin::answering(OK), Proxy::start(&[]));
+    exchanges(&proxy, &origin, 2);
+    proxy.signal(libc::SIGUSR1);
+    row_of(&proxy, &origin);
+    let log = proxy.log();
+    for word in ["count", "reused", "min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"] {
+        assert!(log.contains(word), "no {word} in:\n{log}");
+    }
+}
+
+#[test]
+fn dump_without_traffic_says_something_and_ends_nothing() {
+    let proxy = Proxy::start(&[]);
+    proxy.signal(libc::SIGUSR1);
+    Client::connect(&proxy).expect_usable();
+}
+
+#[test]
+fn time_until_the_first_byte_is_what_is_measured() {
+    let (origin, proxy) = (Origin::scripted(), Proxy::start(&[]));
+    let mut client = Client::connect(&proxy);
+    client.get(&origin, "/");
+    let mut conn = origin.accept();
+    conn.read_request();
+    conn.expect_silence(std::time::Duration::from_millis(200));
+    conn.send(OK);
+    client.read_response();
+    proxy.signal(libc::SIGUSR1);
+    let row = row_of(&proxy, &origin);
+    let micros = row.split_whitespace().filter_map(|cell| cell.parse::<f64>().ok());
+    assert!(micros.clone().any(|us| (190_000.0..2_000_000.0).contains(&us)), "{row}");
+}
+
+#[test]
+fn directory_gets_a_file_per_origin_that_the_plotter_opens() {
+    let dir = format!("{}/hdr-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    fs::create_dir_all(&dir).expect("a directory");
+    let (origin, proxy) = (Origin::answering(OK), Proxy::start(&["--hdr-dir", &dir]));
+    exchanges(&proxy, &origin, 5);
+    proxy.signal(libc::SIGUSR1);
+    let port = origin.addr().port().to_string();
+    let mut text = String::new();
+    eventually("a .hgrm file of the origin", || {
+        let names = fs::read_dir(&dir).expect("the directory").flatten().map(|entry| entry.path());
+        let mut of_origin = names.filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            name.ends_with(".hgrm") && name.contains(&port)
+        });
+        text =
+            of_origin.next().map(|path| fs::read_to_string(path).expect("it")).unwrap_or_default();
+        text.contains("#[Buckets")
+    });
+    for word in ["Value", "Percentile", "TotalCount", "1/(1-Percentile)", "#[Mean", "#[Max"] {
+        assert!(text.contains(word), "no {word} in:\n{text}");
+    }
+    let _ = fs::remove_dir_all(&dir);
+}
+
+#[test]
+fn dump_in_the_midst_of_traffic_disturbs_nobody() {
+    let (origin, proxy) = (Origin::answering(OK), Proxy::start(&[]));
+    let mut client = Client::connect(&proxy);
+    for n in 0..200 {
+        if n % 20 == 0 {
+            proxy.signal(libc::SIGUSR1);
+        }
+        client.get(&origin, "/");
+        assert_eq!(client.read_response().text(), "ok");
+    }
+}

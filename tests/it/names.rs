@@ -1,0 +1,168 @@
+//! Names: resolved off the shards, every address tried, answers kept for their time.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use crate::support::dns::{NameServer, Records};
+use crate::support::proxy::{ProxyOptions, can_mount};
+use crate::support::{Client, MuteAddr, OK, Origin, Proxy, eventually, scratch_file};
+
+/// Every answer closes, so that every request dials and asks for its name.
+const OK_CLOSE: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+
+/// A proxy with this hosts file, or `None` (said on stderr) where the machine forbids mounting.
+fn with_hosts(name: &str, hosts: &str) -> Option<ProxyOptions> {
+    if !can_mount() {
+        eprintln!("not run: no right to mount a hosts file for one process");
+        return None;
+    }
+    let file = scratch_file(name, hosts);
+    Some(Proxy::options(&["--cores", "1"]).mount(&file, "/etc/hosts"))
+}
+
+/// A proxy that asks a name server of this case alone, with that server.
+fn with_name_server(name: &str, records: Records) -> Option<(NameServer, Proxy)> {
+    let Some(server) = NameServer::start(records) else {
+        eprintln!("not run: no right to bind port 53");
+        return None;
+    };
+    let options = with_hosts(&format!("{name}-hosts"), "127.0.0.1 localhost\n")?;
+    let resolv = format!("nameserver {}\noptions timeout:1 attempts:1\n", server.ip);
+    let resolv = scratch_file(&format!("{name}-resolv"), &resolv);
+    Some((server, options.mount(&resolv, "/etc/resolv.conf").start()))
+}
+
+fn status_of(proxy: &Proxy, host: &str) -> u16 {
+    let mut client = Client::connect(proxy);
+    client.request("GET", host, "/", "", b"");
+    client.read_response().status
+}
+
+#[test]
+fn name_of_the_hosts_file_is_dialled() {
+    let Some(options) = with_hosts("known", "127.0.0.1 origin.test\n") else { return };
+    let (origin, proxy) = (Origin::answering(OK), options.start());
+    let host = format!("origin.test.ccnproxy:{}", origin.addr().port());
+    assert_eq!(status_of(&proxy, &host), 200);
+    let seen = format!("origin.test:{}", origin.addr().port());
+    assert_eq!(origin.next_request().head.field("Host"), Some(seen.as_str()));
+}
+
+#[test]
+fn earlier_label_is_part_of_the_name() {
+    let Some(options) = with_hosts("label", "127.0.0.1 a.ccnproxy.test\n") else { return };
+    let (origin, proxy) = (Origin::answering(OK), options.start());
+    let host = format!("a.ccnproxy.test.ccnproxy:{}", origin.addr().port());
+    assert_eq!(status_of(&proxy, &host), 200);
+    let seen = format!("a.ccnproxy.test:{}", origin.addr().port());
+    assert_eq!(origin.next_request().head.field("Host"), Some(seen.as_str()));
+}
+
+#[test]
+fn second_address_is_tried_when_the_first_refuses() {
+    let hosts = "127.0.0.9 two.test\n127.0.0.1 two.test\n";
+    let Some(options) = with_hosts("refusing", hosts) else { return };
+    let (origin, proxy) = (Origin::answering(OK_CLOSE), options.start());
+    for _ in 0..4 {
+        let host = format!("two.test.ccnproxy:{}", origin.addr().port());
+        assert_eq!(status_of(&proxy, &host), 200);
+    }
+}
+
+#[test]
+fn second_address_is_tried_when_the_first_is_mute() {
+    let hosts = "127.0.0.8 two.test\n127.0.0.1 two.test\n";
+    let Some(options) = with_hosts("mute", hosts) else { return };
+    let origin = Origin::answering(OK_CLOSE);
+    let _mute = MuteAddr::at(Ipv4Addr::new(127, 0, 0, 8), origin.addr().port());
+    let proxy = options.flag("--connect-timeout", "2s").start();
+    let host = format!("two.test.ccnproxy:{}", origin.addr().port());
+    assert_eq!(status_of(&proxy, &host), 200);
+}
+
+#[test]
+fn all_addresses_refusing_get_502() {
+    let hosts = "127.0.0.8 two.test\n127.0.0.9 two.test\n";
+    let Some(options) = with_hosts("none", hosts) else { return };
+    let (origin, proxy) = (Origin::answering(OK), options.start());
+    let host = format!("two.test.ccnproxy:{}", origin.addr().port());
+    assert_eq!(status_of(&proxy, &host), 502);
+}
+
+#[test]
+fn name_that_does_not_exist_gets_502() {
+    let Some((_server, proxy)) = with_name_server("missing", HashMap::new()) else { return };
+    assert_eq!(status_of(&proxy, "missing.test.ccnproxy:80"), 502);
+    proxy.wait_for_log("missing.test");
+}
+
+#[test]
+fn name_that_does_not_exist_is_asked_for_once_in_a_while() {
+    let Some((server, proxy)) = with_name_server("negative", HashMap::new()) else { return };
+    assert_eq!(status_of(&proxy, "missing.test.ccnproxy:80"), 502);
+    let asked = server.times_asked("missing.test");
+    assert!(asked > 0);
+    for _ in 0..5 {
+        assert_eq!(status_of(&proxy, "missing.test.ccnproxy:80"), 502);
+    }
+    assert_eq!(server.times_asked("missing.test"), asked);
+}
+
+#[test]
+fn answer_is_kept_for_its_time_to_live() {
+    let records = HashMap::from([("kept.test", (vec![Ipv4Addr::LOCALHOST], 300))]);
+    let Some((server, proxy)) = with_name_server("kept", records) else { return };
+    let origin = Origin::answering(OK_CLOSE);
+    for _ in 0..5 {
+        let host = format!("kept.test.ccnproxy:{}", origin.addr().port());
+        assert_eq!(status_of(&proxy, &host), 200);
+    }
+    assert_eq!((origin.connections(), server.times_asked("kept.test")), (5, 1));
+}
+
+#[test]
+fn answer_is_asked_for_again_after_its_time_to_live() {
+    let records = HashMap::from([("brief.test", (vec![Ipv4Addr::LOCALHOST], 1))]);
+    let Some((server, proxy)) = with_name_server("brief", records) else { return };
+    let origin = Origin::answering(OK_CLOSE);
+    let host = format!("brief.test.ccnproxy:{}", origin.addr().port());
+    eventually("a second question", || {
+        assert_eq!(status_of(&proxy, &host), 200);
+        server.times_asked("brief.test") >= 2
+    });
+}
+
+#[test]
+fn silent_name_server_stalls_nobody_else() {
+    if !can_mount() {
+        eprintln!("not run: no right to mount a resolv.conf for one process");
+        return;
+    }
+    // Nobody reads this address: a bound socket would refuse nothing and answer nothing.
+    let Ok(_silent) = std::net::UdpSocket::bind("127.254.254.254:53") else {
+        eprintln!("not run: no right to bind port 53");
+        return;
+    };
+    let resolv = scratch_file("silent-resolv", "nameserver 127.254.254.254\n");
+    let options = Proxy::options(&["--cores", "1", "--connect-timeout", "2s"]);
+    let proxy = options.mount(&resolv, "/etc/resolv.conf").start();
+    let mut waiting = Client::connect(&proxy);
+    waiting.request("GET", "silent.test.ccnproxy", "/", "", b"");
+    let started = Instant::now();
+    Client::connect(&proxy).expect_usable();
+    assert!(started.elapsed() < Duration::from_millis(1500), "the shard waited for the name");
+    let status = waiting.read_response().status;
+    assert!(matches!(status, 502 | 504), "{status}");
+}
+
+#[test]
+fn localhost_is_reached_though_only_ipv4_listens() {
+    let hosts = "::1 localhost\n127.0.0.1 localhost\n";
+    let Some(options) = with_hosts("both", hosts) else { return };
+    let (origin, proxy) = (Origin::answering(OK_CLOSE), options.start());
+    for _ in 0..3 {
+        let host = format!("localhost.ccnproxy:{}", origin.addr().port());
+        assert_eq!(status_of(&proxy, &host), 200);
+    }
+}
