@@ -54,7 +54,9 @@ pub fn write_request(
         }
         // RFC 9112 §6.3: repeated identical lengths become one.
         Field::ContentLength => std::mem::replace(&mut length_written, true),
-        Field::TransferEncoding | Field::ChoconId | Field::ChoconVer => true,
+        Field::TransferEncoding | Field::ChoconVer => true,
+        // The client's own stays where it is; an empty one is none.
+        Field::ChoconId => head.id.is_none(),
         Field::Other | Field::Connection | Field::Expect | Field::UserAgent | Field::HopByHop => {
             false
         }
@@ -62,9 +64,12 @@ pub fn write_request(
     if head.body == RequestBody::Chunked {
         out.push(b"Transfer-Encoding: chunked\r\n");
     }
-    out.push(b"X-Chocon-Id: ");
-    out.push(id);
-    out.push(b"\r\nX-Chocon-Ver: ");
+    if head.id.is_none() {
+        out.push(b"X-Chocon-Id: ");
+        out.push(id);
+        out.push(b"\r\n");
+    }
+    out.push(b"X-Chocon-Ver: ");
     out.push(CHOCON_VER.as_bytes());
     out.push(b"\r\n\r\n");
 }

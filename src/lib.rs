@@ -33,13 +33,20 @@
 
 #![deny(unsafe_code)]
 
+// A blank line between each, so that no tool sorts them.
+
 pub mod cli;
+
 pub mod process;
 
-pub mod client;
 pub mod downstream;
+
 pub mod proxy;
+
 pub mod relay;
+
+pub mod client;
+
 pub mod upstream;
 
 pub mod shard;
@@ -47,9 +54,13 @@ pub mod shard;
 pub mod observe;
 
 pub mod headers;
+
 pub mod http1;
+
 pub mod route;
 
-pub mod config;
 pub mod error;
+
+pub mod config;
+
 pub mod limits;

@@ -9,7 +9,7 @@ use crate::{
     shard::{
         self, Shard,
         mailbox::{Inbox, Mailbox, mailbox},
-        runtime::{self, RingFlags},
+        runtime::{self, Cpu, RingFlags},
     },
     upstream::{Shares, Upstream, dns::Resolver, names::Names, tls::Tls},
 };
@@ -52,7 +52,7 @@ pub struct Parts {
 /// Starts the thread of shard `index`. It reports `Ready` or `Died` first.
 pub fn start(
     index: usize,
-    cpu: Option<core_affinity::CoreId>,
+    cpu: Option<Cpu>,
     listener: std::net::TcpListener,
     log: LogSink,
     parts: Parts,

@@ -105,12 +105,15 @@ pub fn build(flags: RingFlags) -> io::Result<Runtime<TimeDriver<IoUringDriver>>>
         .build()
 }
 
+/// One CPU.
+pub type Cpu = core_affinity::CoreId;
+
 /// The CPUs that this process may use, in order.
-pub fn cpus() -> Vec<core_affinity::CoreId> {
+pub fn cpus() -> Vec<Cpu> {
     core_affinity::get_core_ids().unwrap_or_default()
 }
 
 /// Pins the calling thread. Returns whether the kernel did.
-pub fn pin(cpu: core_affinity::CoreId) -> bool {
+pub fn pin(cpu: Cpu) -> bool {
     core_affinity::set_for_current(cpu)
 }

@@ -230,7 +230,11 @@ impl Upstream {
     }
 
     async fn dial(&self, origin: &Origin, watch: &Watch) -> Result<Connection, Error> {
-        let open = OpenCount::take(&self.open, self.open_max).ok_or_else(|| {
+        let open = OpenCount::take(&self.open, self.open_max).or_else(|| {
+            self.retire_oldest_idle();
+            OpenCount::take(&self.open, self.open_max)
+        });
+        let open = open.ok_or_else(|| {
             let text = "too many origin connections are open; raise the limit of open files";
             Error::proxy(Phase::Connect, Cause::Busy(text))
         })?;
@@ -252,6 +256,17 @@ impl Upstream {
             }
         };
         Ok(Connection::new(socket, session, open))
+    }
+
+    /// Gives up the idle connection, of all origins, whose origin was not used for longest.
+    fn retire_oldest_idle(&self) {
+        let origins = self.origins.borrow();
+        let with_idle = origins.by_key.values().filter(|origin| !origin.idle.borrow().is_empty());
+        let Some(origin) = with_idle.min_by_key(|origin| origin.used.get()) else { return };
+        if let Some(oldest) = origin.idle.borrow_mut().take_oldest() {
+            self.idle.set(self.idle.get() - 1);
+            oldest.retire();
+        }
     }
 
     /// Resolves the name and connects to the first address that answers; all of them together within

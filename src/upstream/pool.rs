@@ -48,6 +48,11 @@ impl<T> IdleSet<T> {
             .map(|idle| idle.what)
     }
 
+    /// Takes the one that has been idle for longest.
+    pub fn take_oldest(&mut self) -> Option<T> {
+        self.idle.pop_front().map(|idle| idle.what)
+    }
+
     /// Takes those that `is_dead` says are.
     pub fn take_dead(&mut self, mut is_dead: impl FnMut(&T) -> bool) -> Vec<T> {
         let (dead, alive): (VecDeque<_>, VecDeque<_>) =

@@ -14,7 +14,7 @@ const OK_CLOSE: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 
 /// A proxy with this hosts file, or `None` (said on stderr) where the machine forbids mounting.
 fn with_hosts(name: &str, hosts: &str) -> Option<ProxyOptions> {
     if !can_mount() {
-        eprintln!("not run: no right to mount a hosts file for one process");
+        crate::support::not_run("no right to mount a hosts file for one process");
         return None;
     }
     let file = scratch_file(name, hosts);
@@ -24,7 +24,7 @@ fn with_hosts(name: &str, hosts: &str) -> Option<ProxyOptions> {
 /// A proxy that asks a name server of this case alone, with that server.
 fn with_name_server(name: &str, records: Records) -> Option<(NameServer, Proxy)> {
     let Some(server) = NameServer::start(records) else {
-        eprintln!("not run: no right to bind port 53");
+        crate::support::not_run("no right to bind port 53");
         return None;
     };
     let options = with_hosts(&format!("{name}-hosts"), "127.0.0.1 localhost\n")?;
@@ -136,12 +136,12 @@ fn answer_is_asked_for_again_after_its_time_to_live() {
 #[test]
 fn silent_name_server_stalls_nobody_else() {
     if !can_mount() {
-        eprintln!("not run: no right to mount a resolv.conf for one process");
+        crate::support::not_run("no right to mount a resolv.conf for one process");
         return;
     }
     // Nobody reads this address: a bound socket would refuse nothing and answer nothing.
     let Ok(_silent) = std::net::UdpSocket::bind("127.254.254.254:53") else {
-        eprintln!("not run: no right to bind port 53");
+        crate::support::not_run("no right to bind port 53");
         return;
     };
     let resolv = scratch_file("silent-resolv", "nameserver 127.254.254.254\n");

@@ -25,6 +25,36 @@ pub use wire::Ended;
 /// How long a case waits for anything before it fails.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
+/// Gives the calling thread, and the threads and processes that it starts, a network namespace with
+/// nothing but loopback. Without the right to (root has it) the case runs on the common network.
+pub fn alone_on_the_network() {
+    // SAFETY: unshare(2) with CLONE_NEWNET concerns the calling thread only.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        assert!(std::env::var_os("CI").is_none(), "CI must be able to make a network namespace");
+        return;
+    }
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket to configure loopback by");
+    // SAFETY: an all-zero ifreq is a valid value, the name fits, and the call reads no more than it.
+    let up = unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        libc::ioctl(
+            std::os::fd::AsRawFd::as_raw_fd(&socket),
+            libc::SIOCSIFFLAGS,
+            &raw const request,
+        )
+    };
+    assert_eq!(up, 0, "loopback is up: {}", std::io::Error::last_os_error());
+}
+
+/// Says that a case cannot run here, and why. In CI every case must.
+pub fn not_run(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: {why}");
+    eprintln!("skip: {why}");
+}
+
 /// Waits until `holds`, looking every 5 ms; panics after [`DEADLINE`], naming `what`.
 #[track_caller]
 pub fn eventually(what: &str, holds: impl FnMut() -> bool) {
