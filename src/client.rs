@@ -23,11 +23,13 @@ pub struct Input {
     used: usize,
 }
 
-impl Input {
-    pub fn new() -> Self {
+impl Default for Input {
+    fn default() -> Self {
         Self { block: new_block(CLIENT_BUFFER_BYTES), filled: 0, used: 0 }
     }
+}
 
+impl Input {
     /// What is there, from the head's first byte on.
     pub fn all(&self) -> &[u8] {
         &self.block[..self.filled]
@@ -100,7 +102,7 @@ mod tests {
     use super::*;
 
     fn with(bytes: &[u8]) -> Input {
-        let mut input = Input::new();
+        let mut input = Input::default();
         input.append(bytes);
         input
     }

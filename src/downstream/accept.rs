@@ -37,7 +37,7 @@ impl Acceptor {
     /// Accepts until [`Acceptor::stop`]. What the kernel has already taken in is served, then the listener closes.
     pub async fn run(&self, listener: TcpListener) {
         while !self.stopped.get() {
-            if self.upstream.shard.watches.len() >= self.clients_max {
+            if self.upstream.shard.watches.count() >= self.clients_max {
                 monoio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -65,7 +65,7 @@ impl Acceptor {
 
     /// Closing a listener resets the connections in its queue, so they are taken out first.
     async fn accept_backlog(&self, listener: &TcpListener) {
-        while self.upstream.shard.watches.len() < self.clients_max {
+        while self.upstream.shard.watches.count() < self.clients_max {
             let canceller = Canceller::new();
             let accept = listener.cancelable_accept(canceller.handle());
             // Cancelled at once: what is there completes all the same, what is not comes back as cancelled.

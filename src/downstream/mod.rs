@@ -24,7 +24,7 @@ use std::{net::IpAddr, rc::Rc, time::Instant};
 pub async fn serve(upstream: Rc<Upstream>, stream: TcpStream, peer: IpAddr) {
     let socket = Rc::new(Socket::new(stream));
     let watch = upstream.shard.watches.watch(socket.clone());
-    let mut client = Client { socket, peer, watch, input: Input::new() };
+    let mut client = Client { socket, peer, watch, input: Input::default() };
     loop {
         let next = match read_head(&upstream, &mut client).await {
             Head::Complete { bytes, started, read } => {

@@ -71,8 +71,8 @@ pub struct FieldRoom<'b> {
     headers: [MaybeUninit<Header<'b>>; FIELDS_MAX],
 }
 
-impl FieldRoom<'_> {
-    pub fn new() -> Self {
+impl Default for FieldRoom<'_> {
+    fn default() -> Self {
         Self { headers: [const { MaybeUninit::uninit() }; FIELDS_MAX] }
     }
 }

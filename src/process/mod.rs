@@ -22,7 +22,7 @@ use crate::{
         tls::{Roots, Tls},
     },
 };
-use shards::{Order, Parts, Report};
+use shards::{FromShard, Order, Parts, Report};
 use std::{
     sync::{
         Arc,
@@ -135,11 +135,9 @@ fn start(config: Config, writer: &Writer, signals: SignalSet) -> Result<Process,
 }
 
 /// Starts the thread that waits for signals; it and the shards report to one place.
-fn forward_signals(
-    signals: SignalSet,
-) -> Result<(Sender<(usize, Report)>, Receiver<Event>), String> {
+fn forward_signals(signals: SignalSet) -> Result<(Sender<FromShard>, Receiver<Event>), String> {
     let (events, received) = mpsc::channel();
-    let (report, reports) = mpsc::channel::<(usize, Report)>();
+    let (report, reports) = mpsc::channel::<FromShard>();
     let no_thread = |e| format!("a thread cannot be started: {e}");
     let from_shards = events.clone();
     thread::Builder::new()

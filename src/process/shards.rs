@@ -38,6 +38,9 @@ pub enum Report {
     Died(String),
 }
 
+/// Which shard, and what it tells.
+pub type FromShard = (usize, Report);
+
 /// What all shards get a copy of.
 #[derive(Clone)]
 pub struct Parts {
@@ -56,7 +59,7 @@ pub fn start(
     listener: std::net::TcpListener,
     log: LogSink,
     parts: Parts,
-    report: Sender<(usize, Report)>,
+    report: Sender<FromShard>,
 ) -> std::io::Result<Mailbox<Order>> {
     let (orders, inbox) = mailbox()?;
     thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
@@ -92,7 +95,7 @@ async fn serve(
     listener: std::net::TcpListener,
     inbox: Inbox<Order>,
     parts: Parts,
-    report: Sender<(usize, Report)>,
+    report: Sender<FromShard>,
 ) -> String {
     let index = shard.index;
     let (answers, answered) = match mailbox() {
@@ -119,7 +122,7 @@ async fn serve(
         shard::spawn("accept loop", async move {
             acceptor.run(listener).await;
             // The listener is closed; what it left is served to its end.
-            while shard.watches.len() > 0 {
+            while shard.watches.count() > 0 {
                 monoio::time::sleep(Duration::from_millis(10)).await;
             }
             shard.log.borrow_mut().flush();

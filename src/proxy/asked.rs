@@ -99,7 +99,7 @@ pub fn read(
     now: Instant,
     out: &mut impl Out,
 ) -> (Asked, Result<Rc<Destination>, Error>) {
-    let mut room = FieldRoom::new();
+    let mut room = FieldRoom::default();
     let head = match RequestHead::parse(bytes, &mut room) {
         Ok(head) => head,
         Err(cause) => {

@@ -1,7 +1,7 @@
 //! ONE request, from its head to its last byte. Read this first.
 //!
-//! The head is read and admitted ([`asked`]), an origin connection is leased (`upstream`), the request goes out, the
-//! response comes back ([`respond`]), both bodies under way at once where they have to be (`relay`). A clean end gives
+//! The head is read and admitted (`asked`), an origin connection is leased (`upstream`), the request goes out, the
+//! response comes back (`respond`), both bodies under way at once where they have to be (`relay`). A clean end gives
 //! the lease back; anything else closes it. Every request leaves one line in the access log, a failed one also its
 //! cause.
 

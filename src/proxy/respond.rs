@@ -172,7 +172,7 @@ fn read_head(
     out: &mut Outgoing<'_>,
 ) -> Result<Head, Error> {
     let malformed = |cause| Error::origin(Phase::Head, cause);
-    let mut room = FieldRoom::new();
+    let mut room = FieldRoom::default();
     let head = ResponseHead::parse(bytes, &mut room).map_err(malformed)?;
     let body = head.body(asked.is_head).map_err(malformed)?;
     out.clear();

@@ -250,7 +250,8 @@ impl Watches {
         Watched { watch, key, watches: self.clone() }
     }
 
-    pub fn len(&self) -> usize {
+    /// How many client connections there are.
+    pub fn count(&self) -> usize {
         self.all.borrow().len()
     }
 
