@@ -6,35 +6,32 @@
 #![forbid(unsafe_code)]
 
 pub mod connection;
+mod dial;
 pub mod dns;
 mod dns_cache;
 pub mod names;
+mod origins;
 pub mod policy;
 mod pool;
 pub mod tls;
 
 use crate::{
-    error::{Cause, Error, Party, Phase},
-    limits::{IDLE_PER_SHARD_MAX, ORIGINS_MAX, ROUTES_CACHED_MAX, TCP_KEEPALIVE},
-    observe::latency::{Acquired, OriginLatency, OriginSnapshot},
-    route::{Scheme, route},
-    shard::{
-        Shard,
-        sys::{self, Socket},
-        watch::Watch,
-    },
+    error::{Cause, Error, Phase},
+    limits::{IDLE_PER_SHARD_MAX, ROUTES_CACHED_MAX},
+    observe::latency::{Acquired, OriginSnapshot},
+    route::route,
+    shard::{Shard, sys, watch::Watch},
 };
-use connection::{Connection, OpenCount};
-use monoio::net::TcpStream;
+use connection::Connection;
 use names::Names;
+pub use origins::{Destination, Origin};
+use origins::{Key, Origins};
 use policy::Policy;
-use pool::IdleSet;
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     rc::Rc,
-    sync::{Arc, mpsc::Sender},
+    sync::mpsc::Sender,
     time::{Duration, Instant},
 };
 use tls::Tls;
@@ -60,60 +57,6 @@ const SNAPSHOTS_AT_ONCE: usize = 16;
 /// How often idle connections are looked at for an end, all of an origin in one system call. An ended one is found
 /// at checkout anyway; this frees its descriptor, and lets the origin finish its close.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-#[derive(Default)]
-struct Origins {
-    /// By what the client wrote, so that a known Host costs one look-up.
-    by_authority: HashMap<Box<[u8]>, Rc<Destination>>,
-    by_key: HashMap<Key, Rc<Origin>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    scheme: Scheme,
-    name: Arc<str>,
-    port: u16,
-}
-
-/// What a Host value leads to.
-pub struct Destination {
-    pub origin: Rc<Origin>,
-    /// The origin's name and port as the client spelled them: what the origin sees as Host.
-    pub host: Box<[u8]>,
-}
-
-/// An origin and what this shard has of it.
-pub struct Origin {
-    key: Key,
-    idle: RefCell<IdleSet<Connection>>,
-    latency: RefCell<OriginLatency>,
-    /// Rotates the address that is tried first.
-    turn: Cell<usize>,
-    used: Cell<Instant>,
-    /// The shard does not know it any more; what is in use of it is closed when it ends.
-    forgotten: Cell<bool>,
-}
-
-impl Origin {
-    pub fn scheme(&self) -> Scheme {
-        self.key.scheme
-    }
-
-    /// `name:port`, for logs and dumps.
-    pub fn authority(&self) -> String {
-        let name = &self.key.name;
-        if name.contains(':') {
-            format!("[{name}]:{}", self.key.port)
-        } else {
-            format!("{name}:{}", self.key.port)
-        }
-    }
-
-    /// `scheme://name:port`.
-    pub fn label(&self) -> String {
-        format!("{}://{}", self.key.scheme.word(), self.authority())
-    }
-}
 
 /// A connection in use. Dropping it closes the connection, whatever state it is in.
 pub struct Lease {
@@ -229,35 +172,6 @@ impl Upstream {
         }
     }
 
-    async fn dial(&self, origin: &Origin, watch: &Watch) -> Result<Connection, Error> {
-        let open = OpenCount::take(&self.open, self.open_max).or_else(|| {
-            self.retire_oldest_idle();
-            OpenCount::take(&self.open, self.open_max)
-        });
-        let open = open.ok_or_else(|| {
-            let text = "too many origin connections are open; raise the limit of open files";
-            Error::proxy(Phase::Connect, Cause::Busy(text))
-        })?;
-        let connected = watch.unless_cut(self.connect(origin)).await;
-        let socket = connected
-            .ok_or_else(|| watch.explain(Party::Origin, Phase::Connect, Cause::TimedOut))??;
-        let session = match origin.key.scheme {
-            Scheme::Http => None,
-            Scheme::Https => {
-                let handshake =
-                    self.tls.handshake(&origin.key.name, socket.clone(), &self.shard.blocks);
-                let within = monoio::time::timeout(self.shard.config.tls_timeout, handshake);
-                let session = match watch.unless_cut(within).await {
-                    None => return Err(watch.explain(Party::Origin, Phase::Tls, Cause::TimedOut)),
-                    Some(Err(_elapsed)) => Err(Cause::TimedOut),
-                    Some(Ok(session)) => session,
-                };
-                Some(session.map_err(|cause| Error::origin(Phase::Tls, cause))?)
-            }
-        };
-        Ok(Connection::new(socket, session, open))
-    }
-
     /// Gives up the idle connection, of all origins, whose origin was not used for longest.
     fn retire_oldest_idle(&self) {
         let origins = self.origins.borrow();
@@ -266,64 +180,6 @@ impl Upstream {
         if let Some(oldest) = origin.idle.borrow_mut().take_oldest() {
             self.idle.set(self.idle.get() - 1);
             oldest.retire();
-        }
-    }
-
-    /// Resolves the name and connects to the first address that answers; all of them together within
-    /// `--connect-timeout`.
-    async fn connect(&self, origin: &Origin) -> Result<Rc<Socket>, Error> {
-        let deadline = Instant::now() + self.shard.config.connect_timeout;
-        let addresses = self.addresses(origin, deadline).await?;
-        let first = origin.turn.replace(origin.turn.get().wrapping_add(1));
-        let mut last = Error::origin(Phase::Connect, Cause::TimedOut);
-        for attempt in 0..addresses.len() {
-            let ip = addresses[first.wrapping_add(attempt) % addresses.len()];
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            // Each address gets an equal part of what is left, so that one that never answers leaves time for the others.
-            let share = left / u32::try_from(addresses.len() - attempt).unwrap_or(u32::MAX);
-            let connect = TcpStream::connect_addr(SocketAddr::new(ip, origin.key.port));
-            last = match monoio::time::timeout(share, connect).await {
-                Ok(Ok(stream)) => {
-                    let socket = Socket::new(stream);
-                    // A socket that cannot be tuned is slower, not wrong.
-                    socket.tune(TCP_KEEPALIVE).ok();
-                    return Ok(Rc::new(socket));
-                }
-                Ok(Err(e)) => Error::origin(Phase::Connect, Cause::Io(e.kind())),
-                Err(_elapsed) => Error::origin(Phase::Connect, Cause::TimedOut),
-            };
-        }
-        Err(last)
-    }
-
-    /// The addresses of an origin that may be dialled. The check is on these very addresses, after resolution.
-    async fn addresses(&self, origin: &Origin, deadline: Instant) -> Result<Vec<IpAddr>, Error> {
-        let known = match origin.key.name.parse::<IpAddr>() {
-            Ok(ip) => Arc::from([ip]),
-            Err(_) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                monoio::time::timeout(left, self.names.lookup(&origin.key.name))
-                    .await
-                    .unwrap_or(Err(Cause::TimedOut))
-                    .map_err(|cause| Error::origin(Phase::Dns, cause))?
-            }
-        };
-        let mut refused = None;
-        let mut allowed = Vec::with_capacity(known.len());
-        for ip in known.iter() {
-            match self.policy.check(*ip) {
-                Ok(()) => allowed.push(*ip),
-                Err(why) => refused = Some(format!("{ip}: {why}")),
-            }
-        }
-        match refused {
-            Some(why) if allowed.is_empty() => {
-                Err(Error::proxy(Phase::Route, Cause::Forbidden(why)))
-            }
-            Some(_) | None => Ok(allowed),
         }
     }
 
@@ -360,39 +216,6 @@ impl Upstream {
                 return;
             }
             monoio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-}
-
-impl Origins {
-    fn get_or_add(&mut self, key: Key, idle: &Cell<usize>) -> Rc<Origin> {
-        if let Some(known) = self.by_key.get(&key) {
-            return known.clone();
-        }
-        if self.by_key.len() >= ORIGINS_MAX {
-            self.forget_oldest(idle);
-        }
-        let origin = Rc::new(Origin {
-            key: key.clone(),
-            idle: RefCell::default(),
-            latency: RefCell::new(OriginLatency::new()),
-            turn: Cell::new(0),
-            used: Cell::new(Instant::now()),
-            forgotten: Cell::new(false),
-        });
-        self.by_key.insert(key, origin.clone());
-        origin
-    }
-
-    /// Forgets the origin that was not used for longest. Requests under way keep theirs until they end.
-    fn forget_oldest(&mut self, idle: &Cell<usize>) {
-        let oldest = self.by_key.values().min_by_key(|origin| origin.used.get()).cloned();
-        if let Some(origin) = oldest {
-            self.by_key.remove(&origin.key);
-            self.by_authority.retain(|_, destination| !Rc::ptr_eq(&destination.origin, &origin));
-            origin.forgotten.set(true);
-            let dropped = std::mem::take(&mut *origin.idle.borrow_mut());
-            idle.set(idle.get() - dropped.len());
         }
     }
 }

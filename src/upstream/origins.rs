@@ -1,0 +1,100 @@
+//! The origins that a shard knows, and what it has of each: idle connections, a latency histogram.
+
+#![forbid(unsafe_code)]
+
+use super::{connection::Connection, pool::IdleSet};
+use crate::{limits::ORIGINS_MAX, observe::latency::OriginLatency, route::Scheme};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
+
+#[derive(Default)]
+pub struct Origins {
+    /// By what the client wrote, so that a known Host costs one look-up.
+    pub by_authority: HashMap<Box<[u8]>, Rc<Destination>>,
+    pub by_key: HashMap<Key, Rc<Origin>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub scheme: Scheme,
+    pub name: Arc<str>,
+    pub port: u16,
+}
+
+/// What a Host value leads to.
+pub struct Destination {
+    pub origin: Rc<Origin>,
+    /// The origin's name and port as the client spelled them: what the origin sees as Host.
+    pub host: Box<[u8]>,
+}
+
+/// An origin and what this shard has of it.
+pub struct Origin {
+    pub key: Key,
+    pub idle: RefCell<IdleSet<Connection>>,
+    pub latency: RefCell<OriginLatency>,
+    /// Rotates the address that is tried first.
+    pub turn: Cell<usize>,
+    pub used: Cell<Instant>,
+    /// The shard does not know it any more; what is in use of it is closed when it ends.
+    pub forgotten: Cell<bool>,
+}
+
+impl Origin {
+    pub fn scheme(&self) -> Scheme {
+        self.key.scheme
+    }
+
+    /// `name:port`, for logs and dumps.
+    pub fn authority(&self) -> String {
+        let name = &self.key.name;
+        if name.contains(':') {
+            format!("[{name}]:{}", self.key.port)
+        } else {
+            format!("{name}:{}", self.key.port)
+        }
+    }
+
+    /// `scheme://name:port`.
+    pub fn label(&self) -> String {
+        format!("{}://{}", self.key.scheme.word(), self.authority())
+    }
+}
+
+impl Origins {
+    pub fn get_or_add(&mut self, key: Key, idle: &Cell<usize>) -> Rc<Origin> {
+        if let Some(known) = self.by_key.get(&key) {
+            return known.clone();
+        }
+        if self.by_key.len() >= ORIGINS_MAX {
+            self.forget_oldest(idle);
+        }
+        let origin = Rc::new(Origin {
+            key: key.clone(),
+            idle: RefCell::default(),
+            latency: RefCell::new(OriginLatency::new()),
+            turn: Cell::new(0),
+            used: Cell::new(Instant::now()),
+            forgotten: Cell::new(false),
+        });
+        self.by_key.insert(key, origin.clone());
+        origin
+    }
+
+    /// Forgets the origin that was not used for longest. Requests under way keep theirs until they end.
+    fn forget_oldest(&mut self, idle: &Cell<usize>) {
+        let oldest = self.by_key.values().min_by_key(|origin| origin.used.get()).cloned();
+        if let Some(origin) = oldest {
+            self.by_key.remove(&origin.key);
+            self.by_authority.retain(|_, destination| !Rc::ptr_eq(&destination.origin, &origin));
+            origin.forgotten.set(true);
+            let dropped = std::mem::take(&mut *origin.idle.borrow_mut());
+            idle.set(idle.get() - dropped.len());
+        }
+    }
+}
