@@ -283,3 +283,6 @@ fn strip_scheme(target: &str) -> Option<&str> {
         head.eq_ignore_ascii_case(scheme).then(|| &target[scheme.len()..])
     })
 }
+
+#[cfg(test)]
+mod tests;

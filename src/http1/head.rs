@@ -360,3 +360,6 @@ fn start_line_is_other_version(bytes: &[u8]) -> bool {
         && version[6] == b'.'
         && version[7].is_ascii_digit()
 }
+
+#[cfg(test)]
+mod tests;
