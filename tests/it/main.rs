@@ -5,6 +5,7 @@
 mod access_log;
 mod attacks;
 mod command_line;
+mod conforming_origin;
 mod deadlines;
 mod descriptors;
 mod egress;
