@@ -42,6 +42,10 @@ pub struct Config {
     pub allow_cidr: Vec<IpNet>,
     /// `--log-level`.
     pub log_level: LevelFilter,
+    /// `--check`: find out what would keep the process from serving, and serve nothing.
+    pub check_only: bool,
+    /// Variables of the environment that look like ours and are not used, each with why.
+    pub ignored_variables: Vec<String>,
 }
 
 /// Where the access log goes.

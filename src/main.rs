@@ -4,7 +4,8 @@ use chocon_uring::{cli, process};
 use std::{io::Write, process::ExitCode};
 
 fn main() -> ExitCode {
-    let status = match cli::parse(std::env::args_os()) {
+    let status = match cli::parse(std::env::args_os(), std::env::vars_os()) {
+        Ok(config) if config.check_only => process::check(&config),
         Ok(config) => process::run(config),
         Err(exit) => {
             // If the text cannot be written, the status still says it.

@@ -1,10 +1,19 @@
 //! The command line as a user meets it.
 
 use super::*;
+use crate::cli::flag::{Flag, Takes, all_flags};
+use crate::config::AccessLogTo;
+use log::LevelFilter;
 use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
 
 fn run(args: &[&str]) -> Result<Config, Exit> {
-    parse(["chocon-uring"].iter().chain(args).map(OsString::from))
+    run_with(args, &[])
+}
+
+fn run_with(args: &[&str], variables: &[(&str, &str)]) -> Result<Config, Exit> {
+    let variables = variables.iter().map(|(name, text)| (name.into(), text.into()));
+    parse(["chocon-uring"].iter().chain(args).map(OsString::from), variables)
 }
 
 fn config(args: &[&str]) -> Config {
@@ -36,6 +45,8 @@ fn no_flags_give_the_documented_defaults() {
         hdr_dir: None,
         allow_cidr: vec![],
         log_level: LevelFilter::Info,
+        check_only: false,
+        ignored_variables: vec![],
     };
     assert_eq!(config(&[]), expected);
 }
@@ -77,6 +88,7 @@ fn every_flag_is_taken() {
         "169.254.1.1/16",
         "--allow-cidr",
         "::1",
+        "--check",
     ]);
     let expected = Config {
         listen: "[::1]:0".parse().expect("an address"),
@@ -94,6 +106,8 @@ fn every_flag_is_taken() {
         hdr_dir: Some(dir.into()),
         allow_cidr: ["169.254.0.0/16", "::1/128"].map(|net| net.parse().expect("net")).to_vec(),
         log_level: LevelFilter::Debug,
+        check_only: true,
+        ignored_variables: vec![],
     };
     assert_eq!(config, expected);
 }
@@ -147,24 +161,24 @@ fn every_mistake_is_said_in_one_run_with_cause_and_remedy() {
         (r#"--listen: "127.0.0.1:80" has a port, which belongs to --port"#, LISTEN),
         (r#"--port: "99999" is not a port"#, PORT),
         (r#"--cores: "0" is not a number of shards"#, CORES),
+        (r#"--keepalive-conns: "-5" is not a number of connections"#, KEEPALIVE_CONNS),
+        (r#"--allow-cidr: "10.0.0.0/33" is not a network"#, ALLOW_CIDR),
+        (r#"--allow-cidr: has no value"#, ALLOW_CIDR),
+        (r#"--read-timeout: has no value"#, READ_TIMEOUT),
+        (r#"--connect-timeout: "0" is zero"#, CONNECT_TIMEOUT),
+        (r#"--tls-timeout: "1h30" has a number without a unit"#, TLS_TIMEOUT),
         (
             "--access-log-dir: \"/var/log\" is taken for a directory, \
              and files are not written yet",
             ACCESS_LOG_DIR,
         ),
-        (r#"--keepalive-conns: "-5" is not a number of connections"#, KEEPALIVE_CONNS),
-        (r#"--read-timeout: has no value"#, READ_TIMEOUT),
-        (r#"--connect-timeout: "0" is zero"#, CONNECT_TIMEOUT),
-        (r#"--tls-timeout: "1h30" has a number without a unit"#, TLS_TIMEOUT),
+        (r#"--log-level: "loud" is not a level"#, LOG_LEVEL),
         (
             r#"--hdr-dir: "/nonexistent" cannot be found: No such file or directory (os error 2)"#,
             HDR_DIR,
         ),
-        (r#"--allow-cidr: "10.0.0.0/33" is not a network"#, ALLOW_CIDR),
-        (r#"--allow-cidr: "" is not a network"#, ALLOW_CIDR),
-        (r#"--log-level: "loud" is not a level"#, LOG_LEVEL),
     ];
-    let mistaken = mistaken.map(|(mistake, flag)| format!("{mistake}; {}", flag.1));
+    let mistaken = mistaken.map(|(mistake, flag)| format!("{mistake}; {}", flag.remedy));
     let expected = [unknown.map(str::to_owned).as_slice(), &mistaken].concat();
     assert_eq!(said, expected, "\n{}", said.join("\n"));
 }
@@ -205,8 +219,8 @@ fn bounds_hold_at_and_one_past() {
     assert_eq!(mistakes(&["--cores", "1025"]).len(), 1);
     assert_eq!(config(&["-c", "1000000"]).keepalive_conns, KEEPALIVE_CONNS_MAX);
     assert_eq!(mistakes(&["-c", "1000001"]).len(), 1);
-    assert!(CORES.1.contains(&SHARDS_MAX.to_string()));
-    assert!(KEEPALIVE_CONNS.1.contains(&KEEPALIVE_CONNS_MAX.to_string()));
+    assert!(CORES.remedy.contains(&SHARDS_MAX.to_string()));
+    assert!(KEEPALIVE_CONNS.remedy.contains(&KEEPALIVE_CONNS_MAX.to_string()));
     let networks = |count| vec!["--allow-cidr=10.0.0.0/8"; count];
     assert_eq!(config(&networks(ALLOW_CIDRS_MAX)).allow_cidr.len(), ALLOW_CIDRS_MAX);
     assert_eq!(mistakes(&networks(ALLOW_CIDRS_MAX + 1)).len(), 1);
@@ -229,7 +243,7 @@ fn access_log_goes_where_chocon_would_put_it() {
 fn arguments_that_are_not_utf8_are_mistakes_and_no_panic() {
     let bytes = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
     let args = ["x".into(), "--port".into(), bytes(b"\xff1"), bytes(b"--\xfe"), bytes(b"-\xfd")];
-    let exit = parse(args).expect_err("mistaken flags");
+    let exit = parse(args, []).expect_err("mistaken flags");
     assert_eq!(exit.code, 2);
     assert!(
         exit.text.contains(r#"--port: "\xFF1" is not UTF-8; give 0 to 65535"#),
@@ -289,6 +303,109 @@ fn version_names_compiler_and_tls_library() {
         let lines: Vec<&str> = exit.text.lines().collect();
         assert_eq!(lines[0], format!("chocon-uring {}", env!("CARGO_PKG_VERSION")));
         assert!(lines[1].starts_with("Compiler: rustc "), "{}", lines[1]);
-        assert_eq!(lines[2..], ["TLS: rustls 0.23, aws-lc-rs"]);
+        assert_eq!(lines[2..], [format!("TLS: {PROVIDER}")]);
     }
+}
+
+/// Text that the flag cannot take, if there is any.
+fn senseless(flag: &Flag) -> Option<&'static str> {
+    // A directory that cannot be there, a number that is none, a duration that is none.
+    run(&[&format!("{}=/nonexistent/,", flag.typed())]).is_err().then_some("/nonexistent/,")
+}
+
+#[test]
+fn every_flag_has_its_variable_and_a_mistake_in_it_names_the_variable() {
+    for flag in all_flags() {
+        let Some(text) = senseless(flag) else { continue };
+        let variable = flag.variable();
+        let exit = run_with(&[], &[(&variable, text)]).expect_err("a mistaken variable");
+        assert_eq!(exit.code, 2);
+        let quoted = text.trim_end_matches(|c| c == ',' && matches!(flag.takes, Takes::Values(_)));
+        assert!(exit.text.starts_with(&format!("{variable}: {quoted:?} ")), "{}", exit.text);
+        assert!(exit.text.ends_with(&format!("; {}\n", flag.remedy)), "{}", exit.text);
+    }
+}
+
+#[test]
+fn variables_are_taken_and_a_typed_flag_wins() {
+    let variables = [
+        ("CHOCON_PORT", "81"),
+        ("CHOCON_KEEPALIVE_CONNS", "7"),
+        ("CHOCON_READ_TIMEOUT", "1h30m"),
+        ("CHOCON_ALLOW_CIDR", "10.0.0.0/8, ::1,"),
+        ("CHOCON_LOG_LEVEL", "loud"),
+        ("PATH", "/bin"),
+    ];
+    let config = run_with(&["-p", "82", "--log-level=warn"], &variables).expect("flags");
+    assert_eq!(config.listen.port(), 82);
+    assert_eq!(config.keepalive_conns, 7);
+    assert_eq!(config.read_timeout, Some(Duration::from_secs(5400)));
+    let networks = ["10.0.0.0/8", "::1/128"].map(|net| net.parse().expect("net"));
+    assert_eq!(config.allow_cidr, networks);
+    assert_eq!(config.log_level, LevelFilter::Warn);
+    assert!(config.ignored_variables.is_empty());
+    let config = run_with(&["--allow-cidr=fd00::/8"], &variables[3..4]).expect("flags");
+    assert_eq!(config.allow_cidr, ["fd00::/8".parse().expect("net")]);
+}
+
+#[test]
+fn mistakes_of_flags_and_variables_are_said_in_one_run() {
+    let exit = run_with(&["-c", "x", "--bogus"], &[("CHOCON_PORT", "y"), ("CHOCON_CORES", "0")]);
+    let text = exit.expect_err("mistakes").text;
+    let names: Vec<_> = text.lines().filter_map(|line| line.split(':').next()).collect();
+    assert_eq!(names, ["--bogus", "CHOCON_PORT", "CHOCON_CORES", "--keepalive-conns"]);
+}
+
+#[test]
+fn empty_variable_is_as_good_as_none() {
+    let set: Vec<_> = all_flags().map(|flag| (flag.variable(), "")).collect();
+    let set: Vec<_> = set.iter().map(|(name, text)| (name.as_str(), *text)).collect();
+    assert_eq!(run_with(&[], &set), run(&[]));
+}
+
+#[test]
+fn variable_that_names_no_flag_is_told_and_does_no_harm() {
+    let variables =
+        [("CHOCON_PROT", "80"), ("CHOCON_PORT", "tcp://10.0.0.1:3000"), ("CHOCON_HELP", "1")];
+    let config = run_with(&[], &variables).expect("flags");
+    let expected = [
+        "CHOCON_HELP (no flag has this name)",
+        "CHOCON_PORT (made by Kubernetes or Docker for a link)",
+        "CHOCON_PROT (no flag has this name)",
+    ];
+    assert_eq!(config.ignored_variables, expected);
+    assert_eq!(config.listen.port(), 3000);
+}
+
+#[test]
+fn names_and_shorts_are_told_apart_and_every_flag_says_what_it_is() {
+    let mut words = vec!["version", "help"];
+    let mut shorts = vec!['v', 'h'];
+    for flag in all_flags() {
+        assert!(!words.contains(&flag.name), "--{} twice", flag.name);
+        words.push(flag.name);
+        assert!(flag.short.is_none_or(|short| !shorts.contains(&short)), "--{}", flag.name);
+        shorts.extend(flag.short);
+        assert!(!flag.help.is_empty() && !flag.remedy.is_empty(), "--{}", flag.name);
+        assert!(!flag.help.ends_with('.') && !flag.remedy.ends_with('.'), "--{}", flag.name);
+    }
+}
+
+#[test]
+fn switch_is_turned_on_by_its_name_and_off_against_its_variable() {
+    let on = |args: &[&str], text| {
+        run_with(args, &[("CHOCON_CHECK", text)]).map(|config| config.check_only)
+    };
+    assert_eq!(on(&[], ""), Ok(false));
+    assert_eq!(on(&["--check"], ""), Ok(true));
+    assert_eq!(on(&["--check", "--port", "1"], ""), Ok(true));
+    assert_eq!(on(&["--check=false"], "true"), Ok(false));
+    for (text, expected) in [("1", true), ("T", true), ("0", false), ("False", false)] {
+        assert_eq!(on(&[], text), Ok(expected), "{text}");
+    }
+    let said = on(&[], "yes").expect_err("a mistake").text;
+    let remedy = "give true or false, or no value for true";
+    assert_eq!(said, format!("CHOCON_CHECK: \"yes\" is neither true nor false; {remedy}\n"));
+    // A word behind a switch is not its value.
+    assert!(on(&["--check", "false"], "").is_err());
 }

@@ -3,51 +3,28 @@
 #![forbid(unsafe_code)]
 
 use std::fs::{self, OpenOptions};
-use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use ipnet::IpNet;
-use log::LevelFilter;
-
-use crate::config::AccessLogTo;
 use crate::limits::FLAG_DURATION_MAX;
+
+/// Remedies for durations.
+pub const TIME: &str = "give seconds (90) or a duration with units (500ms, 90s, 1h30m)";
+pub const TIME_ABOVE_ZERO: &str =
+    "give seconds (90) or a duration with units (500ms, 90s, 1h30m), above zero";
 
 pub fn whole_number(text: &str, range: RangeInclusive<usize>) -> Option<usize> {
     text.parse().ok().filter(|number| range.contains(number))
 }
 
-pub fn read_address(text: &str) -> Result<IpAddr, &'static str> {
-    if text.parse::<SocketAddr>().is_ok() {
-        return Err("has a port, which belongs to --port");
+/// As Go's `strconv.ParseBool`, in lower case.
+pub fn read_switch(text: &str) -> Result<bool, &'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "t" | "1" => Ok(true),
+        "false" | "f" | "0" => Ok(false),
+        _neither => Err("is neither true nor false"),
     }
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    bare.parse().map_err(|_not_an_address| "is not an IP address")
-}
-
-pub fn read_access_log(text: &str) -> Result<AccessLogTo, &'static str> {
-    match text {
-        "" | "stderr" => Ok(AccessLogTo::Stderr),
-        "stdout" => Ok(AccessLogTo::Stdout),
-        "none" => Ok(AccessLogTo::Off),
-        _directory => Err("is taken for a directory, and files are not written yet"),
-    }
-}
-
-pub fn read_level(text: &str) -> Result<LevelFilter, &'static str> {
-    match text {
-        "error" => Ok(LevelFilter::Error),
-        "warn" => Ok(LevelFilter::Warn),
-        "info" => Ok(LevelFilter::Info),
-        "debug" => Ok(LevelFilter::Debug),
-        _unknown => Err("is not a level"),
-    }
-}
-
-pub fn read_network(text: &str) -> Result<IpNet, &'static str> {
-    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    network.map(|network| network.trunc()).map_err(|_neither| "is not a network")
 }
 
 /// Whole seconds, or a duration as Go's `time.ParseDuration` reads it; what is finer than a

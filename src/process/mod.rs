@@ -44,6 +44,26 @@ enum Event {
     Shard(usize, Report),
 }
 
+/// Tries everything that a start needs, and serves nothing. Returns the exit status: 0, or 2 when something is
+/// missing; all of it is said.
+pub fn check(config: &Config) -> i32 {
+    let mut mistakes = Vec::new();
+    mistakes.extend(runtime::probe().err());
+    mistakes.extend(Tls::new().err());
+    mistakes.extend(listeners::bind(config.listen, 1).err());
+    for variable in &config.ignored_variables {
+        eprintln!("warning: this variable is not used: {variable}");
+    }
+    for mistake in &mistakes {
+        eprintln!("{mistake}");
+    }
+    if mistakes.is_empty() {
+        println!("chocon-uring: flags, addresses, directories and certificates are in order");
+        return 0;
+    }
+    2
+}
+
 /// Runs the proxy until it is told to end. Returns the exit status: 0 after an orderly end, 1 if it could not start, if
 /// requests had to be cut, or if a shard died.
 pub fn run(config: Config) -> i32 {
@@ -64,6 +84,9 @@ pub fn run(config: Config) -> i32 {
     };
     // Fails only if a logger is installed already, which is nobody's but ours.
     Diagnostics::install(writer.handle(), config.log_level).ok();
+    if !config.ignored_variables.is_empty() {
+        log::warn!("variables that are not used: {}", config.ignored_variables.join(", "));
+    }
     let status = match start(config, &writer, signals) {
         Ok(process) => process.serve(),
         Err(why) => {

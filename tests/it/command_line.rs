@@ -87,6 +87,48 @@ fn several_mistakes_are_told_in_one_run() {
 }
 
 #[test]
+fn mistakes_end_with_2_and_those_of_variables_are_told_with_those_of_flags() {
+    let options = Proxy::options(&["--log-level", "loud"]).env("CHOCON_READ_TIMEOUT", "soon");
+    let (status, _, stderr) = options.run_to_end();
+    assert_eq!(status.code(), Some(2));
+    assert!(stderr.contains("--log-level: \"loud\""), "{stderr}");
+    assert!(stderr.contains("CHOCON_READ_TIMEOUT: \"soon\""), "{stderr}");
+    assert_eq!(stderr.lines().count(), 2, "{stderr}");
+}
+
+#[test]
+fn variable_takes_the_place_of_its_flag_and_an_unknown_one_costs_a_line() {
+    let options = Proxy::options(&[]).env("CHOCON_CORES", "1").env("CHOCON_PORTS", "1");
+    let proxy = options.without_flag("--cores").env("CHOCON_FOO", "1").start();
+    assert!(proxy.wait_for_log("listening on").contains("1 shards"), "{}", proxy.log());
+    let about: Vec<_> = proxy.log().lines().map(str::to_owned).collect();
+    let about: Vec<_> = about.iter().filter(|line| line.contains("CHOCON_")).collect();
+    assert_eq!(about.len(), 1, "{about:?}");
+    assert!(about[0].contains("CHOCON_FOO") && about[0].contains("CHOCON_PORTS"), "{about:?}");
+    Client::connect(&proxy).expect_usable();
+}
+
+#[test]
+fn check_ends_with_0_and_serves_nothing() {
+    let (status, stdout, stderr) = Proxy::options(&["--check"]).run_to_end();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert!(stdout.contains("in order") && !stderr.contains("listening"), "{stdout}{stderr}");
+}
+
+#[test]
+fn check_tells_all_that_is_missing_and_ends_with_2() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind 127.0.0.1:0");
+    let port = taken.local_addr().expect("own address").port().to_string();
+    let empty = scratch_file("nothing-to-trust.pem", "");
+    let options = Proxy::options(&["--check", "--port", &port]).env("SSL_CERT_FILE", &empty);
+    let (status, _, stderr) = options.forbid_io_uring().run_to_end();
+    assert_eq!(status.code(), Some(2), "{stderr}");
+    for word in ["SSL_CERT_FILE", &port, "io_uring"] {
+        assert!(stderr.contains(word), "no {word:?} in:\n{stderr}");
+    }
+}
+
+#[test]
 fn occupied_port_fails_with_the_address() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind 127.0.0.1:0");
     let port = taken.local_addr().expect("own address").port().to_string();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Foreign crates and the only place each may be named in; a place ending in `/` is a folder.
 const PLACES: &[(&str, &str)] = &[
-    ("clap", "cli.rs"),
+    ("clap", "cli/given.rs"),
     ("rustls", "upstream/tls.rs"),
     ("monoio_rustls", "upstream/tls.rs"),
     ("hdrhistogram", "observe/latency.rs"),

@@ -36,6 +36,7 @@ pub struct Proxy {
 #[derive(Default)]
 pub struct ProxyOptions {
     flags: Vec<String>,
+    left_out: Vec<&'static str>,
     /// `None` takes the variable away.
     env: Vec<(String, Option<String>)>,
     nofile: Option<u64>,
@@ -194,6 +195,12 @@ impl ProxyOptions {
         self
     }
 
+    /// Leaves out a flag that the fixture would give: the environment or the default decides.
+    pub fn without_flag(mut self, name: &'static str) -> Self {
+        self.left_out.push(name);
+        self
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), Some(value.to_owned())));
         self
@@ -281,11 +288,17 @@ impl ProxyOptions {
             (["--port", "-p"], "0"),
             (["--cores", "--cores"], "2"),
         ] {
-            if !given(&names) {
+            if !given(&names) && !self.left_out.contains(&names[0]) {
                 command.args([names[0], value]);
             }
         }
         command.args(&self.flags).env("SSL_CERT_FILE", &test_ca().file).env_remove("SSL_CERT_DIR");
+        // A case says itself which flags the environment sets.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("CHOCON_") {
+                command.env_remove(name);
+            }
+        }
         for (name, value) in &self.env {
             match value {
                 Some(value) => command.env(name, value),

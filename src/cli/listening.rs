@@ -1,0 +1,42 @@
+//! Flags for where clients are served, and by how many shards.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::cli::flag::{Flag, Group};
+
+pub const GROUP: Group = Group { heading: "Listening", flags: &[&LISTEN, &PORT, &CORES] };
+
+pub const LISTEN: Flag = Flag {
+    short: Some('l'),
+    help: "IP address to listen on",
+    default: Some("0.0.0.0"),
+    remedy: "give an IP address such as 0.0.0.0, 127.0.0.1 or ::",
+    ..Flag::value("listen", "ADDR")
+};
+
+pub const PORT: Flag = Flag {
+    short: Some('p'),
+    help: "Port to listen on; 0: the kernel chooses",
+    default: Some("3000"),
+    remedy: "give 0 to 65535",
+    ..Flag::value("port", "N")
+};
+
+pub const CORES: Flag = Flag {
+    help: "Shards, each a thread on a CPU of its own [default: every CPU this process may use]",
+    remedy: "give 1 to 1024, or leave it out for every usable CPU",
+    ..Flag::value("cores", "N")
+};
+
+pub fn read_address(text: &str) -> Result<IpAddr, &'static str> {
+    if text.parse::<SocketAddr>().is_ok() {
+        return Err("has a port, which belongs to --port");
+    }
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().map_err(|_not_an_address| "is not an IP address")
+}
+
+pub fn read_port(text: &str) -> Result<u16, &'static str> {
+    text.parse().map_err(|_not_a_port| "is not a port")
+}

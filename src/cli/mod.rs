@@ -1,0 +1,131 @@
+//! Flags as typed become the configuration as meant.
+//!
+//! To add a flag:
+//! 1. Declare it in the file of its group (`listening`, `origins`, `deadlines`, `logs`, `other`) and
+//!    list it in that file's `GROUP`. Help, suggestions and environment variable follow from that.
+//! 2. Add a field to [`Config`], its line in `config` below, and its default to `tests.rs`.
+//!    `Check` has what most flags need: `value`, `optional`, `list`, `number`, `deadline`,
+//!    `above_zero`, `switch`, `path`. A reader of one flag stands in its group's file.
+//! 3. A bound on its value stands in `limits.rs`.
+#![forbid(unsafe_code)]
+
+mod check;
+mod deadlines;
+mod flag;
+mod given;
+mod listening;
+mod logs;
+mod origins;
+mod other;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+
+use check::Check;
+use deadlines::{
+    CLIENT_IDLE_TIMEOUT, CONNECT_TIMEOUT, PROXY_READ_TIMEOUT, READ_TIMEOUT, SHUTDOWN_TIMEOUT,
+    TLS_TIMEOUT, WRITE_TIMEOUT,
+};
+use given::{Given, Stop};
+use listening::{CORES, LISTEN, PORT, read_address, read_port};
+use logs::{ACCESS_LOG_DIR, HDR_DIR, LOG_LEVEL, read_access_log, read_level};
+use origins::{ALLOW_CIDR, KEEPALIVE_CONNS, KEEPALIVE_TIMEOUT, read_network};
+use other::CHECK;
+use values::{read_duration, try_directory, whole_number};
+
+use crate::config::Config;
+use crate::limits::{ALLOW_CIDRS_MAX, KEEPALIVE_CONNS_MAX, SHARDS_MAX};
+use crate::upstream::tls::PROVIDER;
+
+/// Why the process ends without serving: help or version was asked for, or the flags are mistaken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// The process's exit status: 0, or 2 for mistakes.
+    pub code: i32,
+    /// What to print first; whole lines.
+    pub text: String,
+    /// Where to print it.
+    pub to: Output,
+}
+
+/// Where the text of an `Exit` goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    Stdout,
+    Stderr,
+}
+
+/// Reads a command line, the program's name first, and the environment. Directories are tried on
+/// the file system.
+///
+/// Errors: help and version if asked for; else all mistakes, a line each with cause and remedy.
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Config, Exit> {
+    let mut mistakes = Vec::new();
+    let given = match Given::read(args, variables, &mut mistakes) {
+        Ok(given) if given.version => return Err(Exit::answer(version())),
+        Ok(given) => given,
+        Err(Stop::Help(text)) => return Err(Exit::answer(text)),
+        Err(Stop::Lost) => return Err(Exit::mistaken(&mistakes)),
+    };
+    let ignored = given.ignored.clone();
+    let mut check = Check::new(given, mistakes);
+    let config = config(&mut check, ignored);
+    match check.into_mistakes() {
+        none if none.is_empty() => Ok(config),
+        mistakes => Err(Exit::mistaken(&mistakes)),
+    }
+}
+
+fn config(check: &mut Check, ignored_variables: Vec<String>) -> Config {
+    Config {
+        listen: SocketAddr::new(check.value(&LISTEN, read_address), check.value(&PORT, read_port)),
+        cores: check.optional(&CORES, |text| {
+            whole_number(text, 1..=SHARDS_MAX).ok_or("is not a number of shards")
+        }),
+
+        keepalive_conns: check.number(
+            &KEEPALIVE_CONNS,
+            0..=KEEPALIVE_CONNS_MAX,
+            "is not a number of connections",
+        ),
+        keepalive_timeout: check.above_zero(&KEEPALIVE_TIMEOUT),
+        allow_cidr: check.list(&ALLOW_CIDR, ALLOW_CIDRS_MAX, "networks", read_network),
+
+        read_timeout: check.deadline(&READ_TIMEOUT),
+        write_timeout: check.deadline(&WRITE_TIMEOUT),
+        proxy_read_timeout: check.deadline(&PROXY_READ_TIMEOUT),
+        connect_timeout: check.above_zero(&CONNECT_TIMEOUT),
+        tls_timeout: check.above_zero(&TLS_TIMEOUT),
+        client_idle_timeout: check.above_zero(&CLIENT_IDLE_TIMEOUT),
+        shutdown_timeout: check.value(&SHUTDOWN_TIMEOUT, read_duration),
+
+        access_log: check.value(&ACCESS_LOG_DIR, read_access_log),
+        log_level: check.value(&LOG_LEVEL, read_level),
+        hdr_dir: check.path(&HDR_DIR, try_directory),
+
+        check_only: check.switch(&CHECK),
+        ignored_variables,
+    }
+}
+
+fn version() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let compiler = env!("CHOCON_URING_RUSTC");
+    format!("chocon-uring {version}\nCompiler: {compiler}\nTLS: {PROVIDER}\n")
+}
+
+impl Exit {
+    fn answer(text: String) -> Self {
+        Self { code: 0, text, to: Output::Stdout }
+    }
+
+    fn mistaken(mistakes: &[String]) -> Self {
+        Self { code: 2, text: mistakes.join("\n") + "\n", to: Output::Stderr }
+    }
+}
