@@ -10,6 +10,7 @@ use std::fs::{self, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
@@ -21,10 +22,22 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 /// How a request came to its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acquired {
+    /// It was idle and at hand.
+    Reused,
+    /// Another request was done with it while this one waited.
+    Waited,
     /// Dialled for it.
     New,
-    /// It had served another request before.
-    Reused,
+}
+
+/// What a request paid for its connection, in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    pub dns: Duration,
+    pub connect: Duration,
+    pub tls: Duration,
+    /// All that was none of these: in line for a connection.
+    pub wait: Duration,
 }
 
 /// The latencies of one origin on one shard, since the start. Memory: 16 KiB at first; it doubles
@@ -32,8 +45,9 @@ pub enum Acquired {
 #[derive(Clone, Debug)]
 pub struct OriginLatency {
     histogram: Histogram<u64>,
-    new: u64,
     reused: u64,
+    waited: u64,
+    new: u64,
 }
 
 /// What one shard knows of one origin at one moment; may go to another thread.
@@ -53,7 +67,7 @@ impl OriginLatency {
     /// Nothing recorded yet.
     pub fn new() -> OriginLatency {
         let histogram = Histogram::new(SIGNIFICANT_DIGITS).expect("3 digits are in range");
-        OriginLatency { histogram, new: 0, reused: 0 }
+        OriginLatency { histogram, reused: 0, waited: 0, new: 0 }
     }
 
     /// Takes one latency down, in microseconds; it counts as 1 us at least and as
@@ -62,8 +76,9 @@ impl OriginLatency {
         let value = rtt_us.clamp(1, LATENCY_US_MAX);
         self.histogram.record(value).expect("the histogram grows and an hour fits");
         match how {
-            Acquired::New => self.new += 1,
             Acquired::Reused => self.reused += 1,
+            Acquired::Waited => self.waited += 1,
+            Acquired::New => self.new += 1,
         }
     }
 
@@ -74,8 +89,9 @@ impl OriginLatency {
 
     fn add(&mut self, other: &OriginLatency) {
         self.histogram.add(&other.histogram).expect("the histogram grows and an hour fits");
-        self.new += other.new;
         self.reused += other.reused;
+        self.waited += other.waited;
+        self.new += other.new;
     }
 }
 
@@ -143,9 +159,9 @@ impl FromIterator<OriginSnapshot> for LatencyReport {
     }
 }
 
-const COLUMNS: [&str; 12] = [
-    "origin", "count", "reused", "new", "min", "mean", "p50", "p90", "p99", "p99.9", "p99.99",
-    "max",
+const COLUMNS: [&str; 13] = [
+    "origin", "count", "reused", "waited", "new", "min", "mean", "p50", "p90", "p99", "p99.9",
+    "p99.99", "max",
 ];
 
 fn row(name: &str, latency: &OriginLatency) -> Vec<String> {
@@ -154,6 +170,7 @@ fn row(name: &str, latency: &OriginLatency) -> Vec<String> {
         name.to_owned(),
         histogram.len().to_string(),
         latency.reused.to_string(),
+        latency.waited.to_string(),
         latency.new.to_string(),
         histogram.min().to_string(),
         format!("{:.1}", histogram.mean()),
@@ -319,6 +336,7 @@ mod tests {
     fn shards_merge_into_one_line_an_origin_busiest_first() {
         let mut first = latency(1..=100);
         first.record(5, Acquired::New);
+        first.record(5, Acquired::Waited);
         let report: LatencyReport = [
             latency([7]).snapshot("https://b.example:443"),
             first.snapshot("https://c.example:443"),
@@ -329,10 +347,10 @@ mod tests {
         .collect();
         let expected = "\
 upstream latency in µs, request sent -> first byte of the response, cumulative since start
-origin                 count  reused  new  min    mean  p50  p90  p99   p99.9  p99.99     max
-https://c.example:443    102     101    1    1  2501.0   50   91  100  250111  250111  250111
-http://a.example:80        1       1    0    7     7.0    7    7    7       7       7       7
-https://b.example:443      1       1    0    7     7.0    7    7    7       7       7       7
+origin                 count  reused  waited  new  min    mean  p50  p90  p99   p99.9  p99.99     max
+https://c.example:443    103     101       1    1    1  2476.8   50   91  100  250111  250111  250111
+http://a.example:80        1       1       0    0    7     7.0    7    7    7       7       7       7
+https://b.example:443      1       1       0    0    7     7.0    7    7    7       7       7       7
 ";
         let table = report.table();
         assert_eq!(table.lines().next(), expected.lines().next());

@@ -103,7 +103,7 @@ async fn serve(
         Err(e) => return format!("its mailbox cannot be made: {e}"),
     };
     let names = Names::new(parts.resolver, answers);
-    let upstream = Rc::new(Upstream::new(shard.clone(), names, parts.tls, parts.shares));
+    let upstream = Upstream::new(shard.clone(), names, parts.tls, parts.shares);
     let listener = match monoio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(e) => return format!("its listener cannot be used: {e}"),

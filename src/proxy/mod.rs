@@ -210,11 +210,11 @@ async fn attempt(
         Box::pin(both(upload, respond(ends, asked, lease, out))).await
     };
     responded.map_err(|error| Failed {
-        // Nothing was received (phase wait) on a connection that had been idle: the origin had closed it. RFC 9110
+        // Nothing was received (phase wait) on a connection that was there before: the origin had closed it. RFC 9110
         // §9.2.2: only an idempotent request may be sent again by itself.
         harmless: whole
             && asked.is_idempotent
-            && lease.acquired == Acquired::Reused
+            && lease.acquired != Acquired::New
             && !ends.watch.has_response_begun()
             && error.is_stale_connection(),
         error,

@@ -8,25 +8,58 @@ use super::{
     origins::Origin,
 };
 use crate::{
-    error::{Cause, Error, Party, Phase},
+    error::{Cause, Error, Phase},
     limits::TCP_KEEPALIVE,
+    observe::latency::{Acquired, Cost},
     route::Scheme,
-    shard::{sys::Socket, watch::Watch},
+    shard::sys::Socket,
 };
 use monoio::net::TcpStream;
 use std::{
+    cell::Cell,
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
+
+/// How far a dial is, and what its phases took.
+#[derive(Default)]
+pub struct Dialling {
+    dns: Cell<Option<Duration>>,
+    connect: Cell<Option<Duration>>,
+    tls: Cell<Option<Duration>>,
+}
+
+impl Dialling {
+    /// What is waited for; connect while the name is looked up, as it counts within `--connect-timeout`.
+    pub fn phase(&self) -> Phase {
+        if self.connect.get().is_some() { Phase::Tls } else { Phase::Connect }
+    }
+
+    /// What a request paid that got its connection, as `acquired`, after `total`.
+    pub fn cost(&self, acquired: Acquired, total: Duration) -> Cost {
+        match acquired {
+            Acquired::Reused | Acquired::Waited => Cost { wait: total, ..Cost::default() },
+            Acquired::New => {
+                let [dns, connect, tls] = [&self.dns, &self.connect, &self.tls]
+                    .map(|phase| phase.get().unwrap_or_default());
+                Cost { dns, connect, tls, wait: total.saturating_sub(dns + connect + tls) }
+            }
+        }
+    }
+}
 
 impl Upstream {
     /// Makes a new connection to `origin`.
     ///
-    /// Errors, by phase: route (address refused), dns, connect, tls; each also by its deadline. A wait ends when `watch`
-    /// cuts. Cancel-safe: what was under way is closed.
-    pub(super) async fn dial(&self, origin: &Origin, watch: &Watch) -> Result<Connection, Error> {
+    /// Errors, by phase: route (address refused), dns, connect, tls; each also by its deadline. Cancel-safe: what was
+    /// under way is closed.
+    pub(super) async fn dial(
+        &self,
+        origin: &Origin,
+        dialling: &Dialling,
+    ) -> Result<Connection, Error> {
         let open = OpenCount::take(&self.open, self.open_max).or_else(|| {
             self.retire_oldest_idle();
             OpenCount::take(&self.open, self.open_max)
@@ -35,20 +68,16 @@ impl Upstream {
             let text = "too many origin connections are open; raise the limit of open files";
             Error::proxy(Phase::Connect, Cause::Busy(text))
         })?;
-        let connected = watch.unless_cut(self.connect(origin)).await;
-        let socket = connected
-            .ok_or_else(|| watch.explain(Party::Origin, Phase::Connect, Cause::TimedOut))??;
+        let socket = self.connect(origin, dialling).await?;
         let session = match origin.key.scheme {
             Scheme::Http => None,
             Scheme::Https => {
+                let begun = Instant::now();
                 let handshake =
                     self.tls.handshake(&origin.key.name, socket.clone(), &self.shard.blocks);
-                let within = monoio::time::timeout(self.shard.config.tls_timeout, handshake);
-                let session = match watch.unless_cut(within).await {
-                    None => return Err(watch.explain(Party::Origin, Phase::Tls, Cause::TimedOut)),
-                    Some(Err(_elapsed)) => Err(Cause::TimedOut),
-                    Some(Ok(session)) => session,
-                };
+                let within = monoio::time::timeout(self.shard.config.tls_timeout, handshake).await;
+                let session = within.unwrap_or(Err(Cause::TimedOut));
+                dialling.tls.set(Some(begun.elapsed()));
                 Some(session.map_err(|cause| Error::origin(Phase::Tls, cause))?)
             }
         };
@@ -57,9 +86,12 @@ impl Upstream {
 
     /// Resolves the name and connects to the first address that answers; all of them together within
     /// `--connect-timeout`.
-    async fn connect(&self, origin: &Origin) -> Result<Rc<Socket>, Error> {
-        let deadline = Instant::now() + self.shard.config.connect_timeout;
+    async fn connect(&self, origin: &Origin, dialling: &Dialling) -> Result<Rc<Socket>, Error> {
+        let begun = Instant::now();
+        let deadline = begun + self.shard.config.connect_timeout;
         let addresses = self.addresses(origin, deadline).await?;
+        let resolved = Instant::now();
+        dialling.dns.set(Some(resolved.saturating_duration_since(begun)));
         let first = origin.turn.replace(origin.turn.get().wrapping_add(1));
         let mut last = Error::origin(Phase::Connect, Cause::TimedOut);
         for attempt in 0..addresses.len() {
@@ -76,6 +108,7 @@ impl Upstream {
                     let socket = Socket::new(stream);
                     // A socket that cannot be tuned is slower, not wrong.
                     socket.tune(TCP_KEEPALIVE).ok();
+                    dialling.connect.set(Some(resolved.elapsed()));
                     return Ok(Rc::new(socket));
                 }
                 Ok(Err(e)) => Error::origin(Phase::Connect, Cause::Io(e.kind())),

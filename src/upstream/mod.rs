@@ -1,10 +1,12 @@
 //! The way to the origins: from a Host value to a connection that a request can use.
 //!
 //! [`Upstream::destination`] says which origin, [`Upstream::lease`] gives a connection: an idle one of this shard, else
-//! a new one. A lease that is dropped closes its connection; only [`Lease::finish`] keeps it.
+//! the first that comes free or is made. A lease that is dropped closes its connection; only [`Lease::finish`] keeps
+//! it.
 
 #![forbid(unsafe_code)]
 
+mod acquire;
 pub mod connection;
 mod dial;
 pub mod dns;
@@ -18,7 +20,7 @@ pub mod tls;
 use crate::{
     error::{Cause, Error, Phase},
     limits::{IDLE_PER_SHARD_MAX, ROUTES_CACHED_MAX},
-    observe::latency::{Acquired, OriginSnapshot},
+    observe::latency::{Acquired, Cost, OriginSnapshot},
     route::route,
     shard::{Shard, sys, watch::Watch},
 };
@@ -30,7 +32,7 @@ use policy::Policy;
 use std::{
     cell::{Cell, RefCell},
     net::IpAddr,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::mpsc::Sender,
     time::{Duration, Instant},
 };
@@ -38,6 +40,8 @@ use tls::Tls;
 
 /// A shard's way to the origins.
 pub struct Upstream {
+    /// For tasks that outlive the request they were begun for.
+    this: Weak<Self>,
     pub shard: Rc<Shard>,
     pub names: Names,
     tls: Tls,
@@ -58,10 +62,13 @@ const SNAPSHOTS_AT_ONCE: usize = 16;
 /// at checkout anyway; this frees its descriptor, and lets the origin finish its close.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// A connection in use. Dropping it closes the connection, whatever state it is in.
+/// A connection in use by one request. Dropping it closes the connection, whatever state it is in; after a clean end
+/// [`Lease::finish`] gives it back.
 pub struct Lease {
     pub connection: Connection,
+    /// How the request got it: one that was not made for it may have been given up by the origin meanwhile.
     pub acquired: Acquired,
+    pub cost: Cost,
     origin: Rc<Origin>,
 }
 
@@ -75,17 +82,8 @@ impl Lease {
     /// Gives the connection back after a clean end: the response ended by its framing, the origin lets it persist, the
     /// request was sent whole, and no byte too many came.
     pub fn finish(self, upstream: &Upstream, now: Instant) {
-        if !self.connection.is_clean()
-            || self.origin.forgotten.get()
-            || upstream.idle.get() >= IDLE_PER_SHARD_MAX
-        {
-            return;
-        }
-        let out =
-            self.origin.idle.borrow_mut().put(self.connection, now, upstream.idle_per_origin_max);
-        match out {
-            Some(oldest) => oldest.retire(),
-            None => upstream.idle.set(upstream.idle.get() + 1),
+        if self.connection.is_clean() {
+            upstream.keep(&self.origin, self.connection, now);
         }
     }
 }
@@ -98,8 +96,9 @@ pub struct Shares {
 }
 
 impl Upstream {
-    pub fn new(shard: Rc<Shard>, names: Names, tls: Tls, shares: Shares) -> Self {
-        Self {
+    pub fn new(shard: Rc<Shard>, names: Names, tls: Tls, shares: Shares) -> Rc<Self> {
+        Rc::new_cyclic(|this| Self {
+            this: this.clone(),
             policy: Policy::new(shard.config.allow_cidr.clone()),
             shard,
             names,
@@ -110,7 +109,7 @@ impl Upstream {
             open: Rc::default(),
             open_max: shares.open_max,
             looked: Cell::new(Instant::now()),
-        }
+        })
     }
 
     /// Which origin an authority names. Errors: it names none; the text says why.
@@ -141,7 +140,8 @@ impl Upstream {
         Ok(destination)
     }
 
-    /// Gives a connection to `origin`: idle, or with `fresh` (after a connection turned out to be dead) a new one.
+    /// Gives a connection to `origin`: idle, or else the first that comes free or is made. With `fresh` (after a
+    /// connection turned out to be dead) one that is made for this request.
     ///
     /// Errors, by phase: route (address refused), dns, connect, tls; each also by its deadline. A wait ends when `watch`
     /// cuts. Cancel-safe: what was under way is closed.
@@ -154,11 +154,28 @@ impl Upstream {
         let now = Instant::now();
         origin.used.set(now);
         if !fresh && let Some(connection) = self.take_idle(origin, now) {
-            return Ok(Lease { connection, acquired: Acquired::Reused, origin: origin.clone() });
+            let (acquired, cost) = (Acquired::Reused, Cost::default());
+            return Ok(Lease { connection, acquired, cost, origin: origin.clone() });
         }
-        // On the heap: a handshake's state is large, and requests that wait for an answer should not carry it.
-        let connection = Box::pin(self.dial(origin, watch)).await?;
-        Ok(Lease { connection, acquired: Acquired::New, origin: origin.clone() })
+        // On the heap: a wait's state is large, and requests that wait for an answer should not carry it.
+        Box::pin(self.acquire(origin, watch, fresh)).await
+    }
+
+    /// Takes a connection between requests: for one that waits in line, else idle.
+    fn keep(&self, origin: &Origin, mut connection: Connection, now: Instant) {
+        if !origin.waiting.borrow().is_empty() {
+            match self.serve_waiting(origin, connection) {
+                Some(back) => connection = back,
+                None => return,
+            }
+        }
+        if origin.forgotten.get() || self.idle.get() >= IDLE_PER_SHARD_MAX {
+            return;
+        }
+        match origin.idle.borrow_mut().put(connection, now, self.idle_per_origin_max) {
+            Some(oldest) => oldest.retire(),
+            None => self.idle.set(self.idle.get() + 1),
+        }
     }
 
     fn take_idle(&self, origin: &Origin, now: Instant) -> Option<Connection> {

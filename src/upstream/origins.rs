@@ -2,11 +2,11 @@
 
 #![forbid(unsafe_code)]
 
-use super::{connection::Connection, pool::IdleSet};
+use super::{acquire::Waiter, connection::Connection, pool::IdleSet};
 use crate::{limits::ORIGINS_MAX, observe::latency::OriginLatency, route::Scheme};
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     rc::Rc,
     sync::Arc,
     time::Instant,
@@ -37,6 +37,8 @@ pub struct Destination {
 pub struct Origin {
     pub key: Key,
     pub idle: RefCell<IdleSet<Connection>>,
+    /// Requests that wait for a connection, in the order in which they came. While there are any, none is idle.
+    pub waiting: RefCell<VecDeque<Rc<Waiter>>>,
     pub latency: RefCell<OriginLatency>,
     /// Rotates the address that is tried first.
     pub turn: Cell<usize>,
@@ -77,6 +79,7 @@ impl Origins {
         let origin = Rc::new(Origin {
             key: key.clone(),
             idle: RefCell::default(),
+            waiting: RefCell::default(),
             latency: RefCell::new(OriginLatency::new()),
             turn: Cell::new(0),
             used: Cell::new(Instant::now()),

@@ -253,6 +253,87 @@ fn busy_connection_is_never_shared() {
     );
 }
 
+/// A GET to a TLS origin.
+fn get_tls(client: &mut Client, origin: &TlsOrigin, target: &str) {
+    client.request("GET", &origin.host(), target, "", b"");
+}
+
+#[test]
+fn request_takes_the_connection_that_is_freed_while_its_own_is_made() {
+    let (origin, proxy) = (TlsOrigin::scripted(), Proxy::one_shard(&[]));
+    let [mut one, mut two, mut three] = [(); 3].map(|()| Client::connect(&proxy));
+    get_tls(&mut one, &origin, "/one");
+    let mut first = origin.accept();
+    first.read_request();
+    get_tls(&mut two, &origin, "/two");
+    // Connected, and its handshake does not go on.
+    let second = origin.accept_tcp();
+    first.send(OK);
+    assert_eq!(one.read_response().text(), "ok");
+    assert_eq!(first.read_request().target, "/two");
+    // What was made for nothing is kept for the next burst.
+    let mut second = origin.open(second);
+    get_tls(&mut three, &origin, "/three");
+    assert_eq!(second.read_request().target, "/three");
+    second.send(OK);
+    first.send(OK);
+    assert_eq!(two.read_response().text(), "ok");
+    assert_eq!(three.read_response().text(), "ok");
+    assert_eq!(origin.connections(), 2);
+}
+
+#[test]
+fn requests_that_wait_are_served_in_their_order() {
+    let (origin, proxy) = (TlsOrigin::scripted(), Proxy::one_shard(&[]));
+    let mut clients = [(); 4].map(|()| Client::connect(&proxy));
+    get_tls(&mut clients[0], &origin, "/0");
+    let mut busy = origin.accept();
+    busy.read_request();
+    // Each waits in line before the next comes: its own connection is under way.
+    let _under_way = [1, 2, 3].map(|n: usize| {
+        get_tls(&mut clients[n], &origin, &format!("/{n}"));
+        origin.accept_tcp()
+    });
+    for (n, client) in clients.iter_mut().enumerate() {
+        busy.send(OK);
+        assert_eq!(client.read_response().text(), "ok");
+        if n < 3 {
+            assert_eq!(busy.read_request().target, format!("/{}", n + 1));
+        }
+    }
+}
+
+#[test]
+fn client_that_leaves_while_it_waits_ends_its_dial() {
+    let (origin, proxy) = (TlsOrigin::scripted(), Proxy::one_shard(&[]));
+    let mut leaving = Client::connect(&proxy);
+    get_tls(&mut leaving, &origin, "/");
+    let mut under_way = origin.accept_tcp();
+    leaving.reset();
+    under_way.set_read_timeout(Some(Duration::from_secs(5))).expect("a time-out");
+    let ended = std::io::Read::read_to_end(&mut under_way, &mut Vec::new());
+    ended.expect("the proxy closes well before --tls-timeout");
+}
+
+#[test]
+fn freed_connection_with_an_end_on_it_serves_nobody() {
+    let (origin, proxy) = (TlsOrigin::scripted(), Proxy::one_shard(&[]));
+    let [mut one, mut two] = [(); 2].map(|()| Client::connect(&proxy));
+    get_tls(&mut one, &origin, "/one");
+    let mut first = origin.accept();
+    first.read_request();
+    two.request("POST", &origin.host(), "/two", "", b"p");
+    let second = origin.accept_tcp();
+    first.hold_until_closed();
+    first.send(OK);
+    first.close();
+    assert_eq!(one.read_response().text(), "ok");
+    let mut second = origin.open(second);
+    assert_eq!(second.read_request().target, "/two");
+    second.send(OK);
+    assert_eq!(two.read_response().text(), "ok");
+}
+
 #[test]
 fn origins_do_not_share_connections() {
     let proxy = Proxy::one_shard(&[]);

@@ -143,7 +143,12 @@ impl Origin {
     /// The next connection of a scripted origin, its TLS handshake done.
     #[track_caller]
     pub fn accept(&self) -> OriginConn {
-        let tcp = self.accept_tcp();
+        self.open(self.accept_tcp())
+    }
+
+    /// Makes the TLS handshake on a connection of [`Origin::accept_tcp`].
+    #[track_caller]
+    pub fn open(&self, tcp: TcpStream) -> OriginConn {
         OriginConn::open(tcp, &self.shared, self.tls.as_ref()).expect("a TLS handshake")
     }
 
@@ -344,6 +349,22 @@ impl OriginConn {
 
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.wire.try_send(bytes.as_ref())
+    }
+
+    /// Holds back what is sent until the connection closes, so that it arrives together with the end.
+    pub fn hold_until_closed(&mut self) {
+        let (tcp, on): (_, libc::c_int) = (self.wire.io().tcp(), 1);
+        // SAFETY: the pointer and length describe `on`.
+        let result = unsafe {
+            libc::setsockopt(
+                std::os::fd::AsRawFd::as_raw_fd(tcp),
+                libc::IPPROTO_TCP,
+                libc::TCP_CORK,
+                (&raw const on).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
+        assert_eq!(result, 0, "TCP_CORK: {}", std::io::Error::last_os_error());
     }
 
     /// FIN, inside TLS after close_notify.
