@@ -56,6 +56,10 @@ pub enum Cause {
     Closed,
     /// A reset, a broken pipe or another failure of the socket.
     Io(io::ErrorKind),
+    /// All addresses refused, each in its way; the text names them.
+    Unreached(String),
+    /// An address had not answered when the deadline passed; the text says what became of each.
+    Unanswered(String),
     /// The name has no address; the text is the resolver's.
     Name(String),
     /// The TLS handshake or a TLS record failed; the text is the library's.
@@ -105,7 +109,8 @@ impl Error {
             (Cause::TimedOut, Party::Origin | Party::Proxy) => 504,
             (Cause::Closed | Cause::Io(_), Party::Client) => 499,
             (Cause::Closed | Cause::Io(_), Party::Origin | Party::Proxy) => 502,
-            (Cause::Name(_) | Cause::Tls(_), _) => 502,
+            (Cause::Unreached(_) | Cause::Name(_) | Cause::Tls(_), _) => 502,
+            (Cause::Unanswered(_), _) => 504,
             (Cause::Busy(_), _) => 503,
         }
     }
@@ -164,9 +169,10 @@ impl Cause {
             Cause::NoRoute(_) => "no-route",
             Cause::Loop => "loop",
             Cause::Forbidden(_) => "forbidden",
-            Cause::TimedOut => "timed-out",
+            Cause::TimedOut | Cause::Unanswered(_) => "timed-out",
             Cause::Closed => "closed",
             Cause::Io(_) => "io",
+            Cause::Unreached(_) => "unreached",
             Cause::Name(_) => "name",
             Cause::Tls(_) => "tls",
             Cause::Busy(_) => "busy",
@@ -185,7 +191,11 @@ impl Cause {
             Cause::Loop => "the request has passed through chocon before; \
                 check that the origin's name does not lead back here"
                 .into(),
-            Cause::Forbidden(why) | Cause::Name(why) | Cause::Tls(why) => Cow::Borrowed(why),
+            Cause::Forbidden(why)
+            | Cause::Unreached(why)
+            | Cause::Unanswered(why)
+            | Cause::Name(why)
+            | Cause::Tls(why) => Cow::Borrowed(why),
             Cause::TimedOut => "the deadline passed".into(),
             Cause::Closed => "the connection was closed".into(),
             Cause::Io(kind) => Cow::Owned(kind.to_string()),

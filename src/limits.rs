@@ -123,6 +123,35 @@ pub const HOSTS_TTL: Duration = Duration::from_secs(5);
 /// Names whose addresses a shard remembers. Beyond it an expired one goes, else the one that expires next.
 pub const NAMES_CACHED_MAX: usize = 4096;
 
+// Addresses
+
+/// After an attempt to connect has been under way for this long, the next address is tried beside it (RFC 8305 §5 and
+/// §8: 250 ms recommended). The first that answers is used, the others are closed.
+pub const CONNECT_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Most attempts of one dial at a time. Beyond it the oldest is given up, 1.5 s or more after its SYN: longer than the
+/// first retransmission of it (RFC 6298 §2: 1 s).
+pub const CONNECT_ATTEMPTS_MAX: usize = 6;
+
+/// How long an address that failed is put aside: as long as it takes an origin to restart, doubled for each failure in
+/// a row. Others of the name are dialled meanwhile; where all are aside they are dialled all the same. At the end of its
+/// time it is tried in the background, so that no request is the probe.
+pub const ADDRESS_ASIDE_MIN: Duration = Duration::from_secs(1);
+pub const ADDRESS_ASIDE_MAX: Duration = Duration::from_secs(60);
+
+/// How long the latency of an address holds that has no connection. Beyond it the address counts as unknown and gets
+/// its turn again: what was slow may have been mended.
+pub const ADDRESS_LATENCY_HOLDS: Duration = Duration::from_secs(60);
+
+/// Of the last eight answers for a name, how many must have brought other addresses for it to count as one that rotates.
+/// An origin that moves changes once, or once there and once back; large services (S3, DynamoDB) name a few of their many
+/// addresses in each answer.
+pub const ROTATION_CHANGES: u32 = 3;
+
+/// How long an address of a name that rotates is used after the last answer that had it. Beyond it its connections are
+/// retired. Without this, warm connections to such services would live for one TTL, which is 5 s.
+pub const ROTATION_KEPT_FOR: Duration = Duration::from_secs(600);
+
 // Time
 
 /// How often a shard looks at its deadlines. A deadline is met up to this much late, never early.
@@ -140,8 +169,25 @@ pub const LINGER_PAUSE: Duration = Duration::from_secs(2);
 /// How long a client may take to accept an answer made by the proxy itself. Beyond it: reset.
 pub const OWN_ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// TCP keep-alive, idle time and interval: below the 350 s after which NAT gateways forget a flow, and chocon's 30 s.
+// Sockets to the origins
+
+/// TCP keep-alive, of origins and of clients: a probe after this time without traffic. Below the 350 s after which NAT gateways and load balancers
+/// of clouds forget a flow, and below the 60 s of stricter firewalls; chocon has the same 30 s.
 pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Time between probes that are not answered; `TCP_USER_TIMEOUT` ends their series. Short, so that a lost probe is not
+/// taken for a dead path, nor a dead path for a lost probe.
+pub const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long data or probes may go unacknowledged, or an origin keep its window shut, before the kernel gives the
+/// connection up (tcp(7), RFC 5482). The request under way sees a reset (502, or a visible cut); an idle connection is
+/// found dead. Without it: 15 retransmissions, 15 minutes and more. 60 s is what nginx grants a peer that does not read.
+pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Most bytes that wait unsent in a socket's send buffer before a send waits (tcp(7), `TCP_NOTSENT_LOWAT`). What counts
+/// is in flight; a longer queue only holds memory (up to 4 MiB a connection) and hides back-pressure. Two body reads, so
+/// that one is on its way while the next is made.
+pub const TCP_NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
 
 // Flags
 

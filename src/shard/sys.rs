@@ -25,6 +25,67 @@ use std::{
 /// must not use the connection again. Closed on drop.
 pub struct Socket(UnsafeCell<TcpStream>);
 
+/// TCP options of a connection (tcp(7)).
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning<'t> {
+    /// Silence before the first keep-alive probe, in whole seconds.
+    pub keepalive_idle: Duration,
+    /// From probe to probe while none is answered, in whole seconds.
+    pub keepalive_interval: Duration,
+    /// How long sent data, or a probe, may go unacknowledged.
+    pub user_timeout: Duration,
+    /// Bytes that may wait unsent before a send waits.
+    pub notsent_lowat_bytes: u32,
+    /// None leaves the kernel's default.
+    pub congestion: Option<&'t str>,
+}
+
+impl Tuning<'_> {
+    fn apply(&self, fd: RawFd) -> io::Result<()> {
+        let whole = |n: u128| i32::try_from(n).unwrap_or(i32::MAX);
+        let secs = |d: Duration| whole(d.as_secs().into());
+        let tcp = libc::IPPROTO_TCP;
+        let numbers = [
+            // Small segments go at once: TLS handshakes and heads must not wait for an acknowledgement.
+            (tcp, libc::TCP_NODELAY, 1),
+            (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+            (tcp, libc::TCP_KEEPIDLE, secs(self.keepalive_idle)),
+            (tcp, libc::TCP_KEEPINTVL, secs(self.keepalive_interval)),
+            (tcp, libc::TCP_USER_TIMEOUT, whole(self.user_timeout.as_millis())),
+            (tcp, libc::TCP_NOTSENT_LOWAT, whole(self.notsent_lowat_bytes.into())),
+        ];
+        let mut result = Ok(());
+        for (level, option, value) in numbers {
+            result = result.and(set_option(fd, level, option, &value.to_ne_bytes()));
+        }
+        match self.congestion {
+            Some(name) => result.and(set_option(fd, tcp, libc::TCP_CONGESTION, name.as_bytes())),
+            None => result,
+        }
+    }
+}
+
+fn set_option(fd: RawFd, level: i32, option: i32, value: &[u8]) -> io::Result<()> {
+    // SAFETY: the pointer and length describe `value`, which the call only reads.
+    let failed = unsafe {
+        libc::setsockopt(fd, level, option, value.as_ptr().cast(), value.len() as libc::socklen_t)
+    };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether this process may use a congestion control: asks the kernel by setting it on a socket that is closed again.
+/// Loads the kernel's module where the process has the right to (tcp(7)).
+pub fn try_congestion(name: &str) -> io::Result<()> {
+    // SAFETY: a plain system call; the result is checked before it is owned.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` is open and owned by nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    set_option(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION, name.as_bytes())
+}
+
 /// A send that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SendError {
@@ -100,13 +161,10 @@ impl Socket {
         stream.write(buf).await
     }
 
-    /// Sets what every connection to an origin has: no delay before small segments, and probes that keep NAT entries
-    /// and find dead peers.
-    pub fn tune(&self, keepalive: Duration) -> io::Result<()> {
-        // SAFETY: these calls only read the descriptor.
-        let stream = unsafe { &*self.0.get() };
-        stream.set_nodelay(true)?;
-        stream.set_tcp_keepalive(Some(keepalive), Some(keepalive), None)
+    /// Sets what every connection to an origin has. Errors: the first option that the kernel refused; the others are set
+    /// all the same.
+    pub fn tune(&self, tuning: &Tuning<'_>) -> io::Result<()> {
+        tuning.apply(self.fd())
     }
 
     /// Ends a direction at once; operations that wait on it complete. Errors (already ended) change nothing.
@@ -124,16 +182,9 @@ impl Socket {
     /// that there was none.
     pub fn reset_on_close(&self) {
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-        // SAFETY: the pointer and length describe `linger`, which outlives the call.
-        unsafe {
-            libc::setsockopt(
-                self.fd(),
-                libc::SOL_SOCKET,
-                libc::SO_LINGER,
-                (&raw const linger).cast(),
-                size_of::<libc::linger>() as libc::socklen_t,
-            )
-        };
+        let bytes = [linger.l_onoff.to_ne_bytes(), linger.l_linger.to_ne_bytes()].concat();
+        // Fails only where the descriptor is none; then there is nothing to close either.
+        set_option(self.fd(), libc::SOL_SOCKET, libc::SO_LINGER, &bytes).ok();
     }
 
     /// Looks at what is there to read without taking it, and without waiting (`MSG_PEEK`).

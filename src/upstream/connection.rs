@@ -2,7 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-use super::tls::{NotSent, Session};
+use super::{
+    addresses::AddressUse,
+    tls::{NotSent, Session},
+};
 use crate::{
     error::Cause,
     shard::{
@@ -16,13 +19,25 @@ use std::{cell::Cell, ops::Range, rc::Rc};
 pub struct Connection {
     pub socket: Rc<Socket>,
     session: Option<Box<Session>>,
+    /// The origin's address at the other end, and what is known of it.
+    pub address: AddressUse,
     /// Held for its drop: the shard counts its open connections.
     _open: OpenCount,
 }
 
 impl Connection {
-    pub fn new(socket: Rc<Socket>, session: Option<Session>, open: OpenCount) -> Self {
-        Self { socket, session: session.map(Box::new), _open: open }
+    pub fn new(
+        socket: Rc<Socket>,
+        session: Option<Session>,
+        open: OpenCount,
+        address: AddressUse,
+    ) -> Self {
+        Self { socket, session: session.map(Box::new), address, _open: open }
+    }
+
+    /// The origin's name no longer leads to the address of this connection: no new request on it.
+    pub fn has_left(&self) -> bool {
+        self.address.address().is_gone()
     }
 
     /// Receives at least one byte of the origin's into `block[range]`, or 0 at an orderly end.

@@ -4,20 +4,27 @@
 
 use super::{
     Upstream,
+    addresses::{self, Address},
     connection::{Connection, OpenCount},
     origins::Origin,
+    race::{Reached, Unreached, race},
 };
 use crate::{
     error::{Cause, Error, Phase},
-    limits::TCP_KEEPALIVE,
+    limits::{
+        ADDRESS_ASIDE_MAX, TCP_KEEPALIVE, TCP_KEEPALIVE_INTERVAL, TCP_NOTSENT_LOWAT_BYTES,
+        TCP_USER_TIMEOUT,
+    },
     observe::latency::{Acquired, Cost},
     route::Scheme,
-    shard::sys::Socket,
+    shard::{
+        self,
+        sys::{Socket, Tuning},
+    },
 };
-use monoio::net::TcpStream;
 use std::{
     cell::Cell,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -53,8 +60,8 @@ impl Dialling {
 impl Upstream {
     /// Makes a new connection to `origin`.
     ///
-    /// Errors, by phase: route (address refused), dns, connect, tls; each also by its deadline. Cancel-safe: what was
-    /// under way is closed.
+    /// The name and all its addresses together get `--connect-timeout`, the handshake `--tls-timeout`. Errors, by phase:
+    /// route (address refused), dns, connect, tls. Cancel-safe: what was under way is closed.
     pub(super) async fn dial(
         &self,
         origin: &Origin,
@@ -68,81 +75,128 @@ impl Upstream {
             let text = "too many origin connections are open; raise the limit of open files";
             Error::proxy(Phase::Connect, Cause::Busy(text))
         })?;
-        let socket = self.connect(origin, dialling).await?;
+        let begun = Instant::now();
+        let deadline = begun + self.shard.config.connect_timeout;
+        let order = self.addresses(origin, deadline).await?;
+        let resolved = Instant::now();
+        dialling.dns.set(Some(resolved.saturating_duration_since(begun)));
+        let beside = || OpenCount::take(&self.open, self.open_max);
+        let reached = race(order, origin.key.port, deadline, beside).await;
+        let reached = reached.map_err(|Unreached { timed_out, text }| {
+            let cause = if timed_out { Cause::Unanswered(text) } else { Cause::Unreached(text) };
+            Error::origin(Phase::Connect, cause)
+        })?;
+        let connected = Instant::now();
+        dialling.connect.set(Some(connected.saturating_duration_since(resolved)));
+        let connection = self.finish_dial(origin, reached, open).await;
+        if origin.key.scheme == Scheme::Https {
+            dialling.tls.set(Some(connected.elapsed()));
+        }
+        connection
+    }
+
+    /// Takes in where the origin's name leads now, and has an address tried that failed earlier.
+    pub(super) fn look_after_addresses(&self, origin: &Rc<Origin>, now: Instant) {
+        let mut addresses = origin.addresses.borrow_mut();
+        if let Some(answer) = self.names.known(&origin.key.name, now) {
+            addresses.update(&answer, now);
+        }
+        // Nobody waits for an origin that is not used, so what became of its addresses can wait, too.
+        let in_use = now.saturating_duration_since(origin.used.get()) < ADDRESS_ASIDE_MAX;
+        if let Some(address) = addresses.to_probe(now).filter(|_| in_use) {
+            address.begin_probe(now);
+            let upstream = self.this.upgrade().expect("the shard holds it while it runs");
+            let (origin, address) = (origin.clone(), address.clone());
+            shard::spawn("probe of an address", async move {
+                upstream.probe(&origin, address).await;
+            });
+        }
+    }
+
+    /// Tries one address that failed earlier; whatever comes of it is noted there. The connection is closed again.
+    async fn probe(&self, origin: &Origin, address: Rc<Address>) {
+        let Some(open) = OpenCount::take(&self.open, self.open_max) else { return };
+        let deadline = Instant::now() + self.shard.config.connect_timeout;
+        let none = || None::<OpenCount>;
+        if let Ok(reached) = race(vec![address], origin.key.port, deadline, none).await
+            && let Ok(connection) = self.finish_dial(origin, reached, open).await
+        {
+            connection.retire();
+        }
+    }
+
+    /// From a TCP connection to one that can carry a request.
+    async fn finish_dial(
+        &self,
+        origin: &Origin,
+        reached: Reached,
+        open: OpenCount,
+    ) -> Result<Connection, Error> {
+        let Reached { stream, used, took } = reached;
+        let socket = Rc::new(Socket::new(stream));
+        // A socket that cannot be tuned is slower, not wrong.
+        socket.tune(&self.tuning()).ok();
         let session = match origin.key.scheme {
             Scheme::Http => None,
             Scheme::Https => {
-                let begun = Instant::now();
                 let handshake =
                     self.tls.handshake(&origin.key.name, socket.clone(), &self.shard.blocks);
-                let within = monoio::time::timeout(self.shard.config.tls_timeout, handshake).await;
-                let session = within.unwrap_or(Err(Cause::TimedOut));
-                dialling.tls.set(Some(begun.elapsed()));
-                Some(session.map_err(|cause| Error::origin(Phase::Tls, cause))?)
+                let within = monoio::time::timeout(self.shard.config.tls_timeout, handshake);
+                let session = within.await.unwrap_or(Err(Cause::TimedOut)).map_err(|cause| {
+                    used.address().failed(Instant::now());
+                    Error::origin(Phase::Tls, cause)
+                })?;
+                Some(session)
             }
         };
-        Ok(Connection::new(socket, session, open))
+        used.address().succeeded(took);
+        Ok(Connection::new(socket, session, open, used))
     }
 
-    /// Resolves the name and connects to the first address that answers; all of them together within
-    /// `--connect-timeout`.
-    async fn connect(&self, origin: &Origin, dialling: &Dialling) -> Result<Rc<Socket>, Error> {
-        let begun = Instant::now();
-        let deadline = begun + self.shard.config.connect_timeout;
-        let addresses = self.addresses(origin, deadline).await?;
-        let resolved = Instant::now();
-        dialling.dns.set(Some(resolved.saturating_duration_since(begun)));
-        let first = origin.turn.replace(origin.turn.get().wrapping_add(1));
-        let mut last = Error::origin(Phase::Connect, Cause::TimedOut);
-        for attempt in 0..addresses.len() {
-            let ip = addresses[first.wrapping_add(attempt) % addresses.len()];
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            // Each address gets an equal part of what is left, so that one that never answers leaves time for the others.
-            let share = left / u32::try_from(addresses.len() - attempt).unwrap_or(u32::MAX);
-            let connect = TcpStream::connect_addr(SocketAddr::new(ip, origin.key.port));
-            last = match monoio::time::timeout(share, connect).await {
-                Ok(Ok(stream)) => {
-                    let socket = Socket::new(stream);
-                    // A socket that cannot be tuned is slower, not wrong.
-                    socket.tune(TCP_KEEPALIVE).ok();
-                    dialling.connect.set(Some(resolved.elapsed()));
-                    return Ok(Rc::new(socket));
-                }
-                Ok(Err(e)) => Error::origin(Phase::Connect, Cause::Io(e.kind())),
-                Err(_elapsed) => Error::origin(Phase::Connect, Cause::TimedOut),
-            };
+    fn tuning(&self) -> Tuning<'_> {
+        Tuning {
+            keepalive_idle: TCP_KEEPALIVE,
+            keepalive_interval: TCP_KEEPALIVE_INTERVAL,
+            user_timeout: TCP_USER_TIMEOUT,
+            notsent_lowat_bytes: TCP_NOTSENT_LOWAT_BYTES,
+            congestion: None,
         }
-        Err(last)
     }
 
-    /// The addresses of an origin that may be dialled. The check is on these very addresses, after resolution.
-    async fn addresses(&self, origin: &Origin, deadline: Instant) -> Result<Vec<IpAddr>, Error> {
-        let known = match origin.key.name.parse::<IpAddr>() {
+    /// The addresses of an origin that may be dialled, in the order to try them. The check is on these very addresses,
+    /// after resolution.
+    async fn addresses(
+        &self,
+        origin: &Origin,
+        deadline: Instant,
+    ) -> Result<Vec<Rc<Address>>, Error> {
+        let name = &origin.key.name;
+        let answer: Arc<[IpAddr]> = match name.parse::<IpAddr>() {
             Ok(ip) => Arc::from([ip]),
             Err(_) => {
                 let left = deadline.saturating_duration_since(Instant::now());
-                monoio::time::timeout(left, self.names.lookup(&origin.key.name))
+                monoio::time::timeout(left, self.names.lookup(name))
                     .await
                     .unwrap_or(Err(Cause::TimedOut))
                     .map_err(|cause| Error::origin(Phase::Dns, cause))?
             }
         };
+        let now = Instant::now();
+        let mut addresses = origin.addresses.borrow_mut();
+        addresses.update(&answer, now);
         let mut refused = None;
-        let mut allowed = Vec::with_capacity(known.len());
-        for ip in known.iter() {
-            match self.policy.check(*ip) {
-                Ok(()) => allowed.push(*ip),
-                Err(why) => refused = Some(format!("{ip}: {why}")),
+        let mut allowed = Vec::new();
+        for address in addresses.current() {
+            match self.policy.check(address.ip) {
+                Ok(()) => allowed.push(address.clone()),
+                Err(why) => refused = Some(format!("{}: {why}", address.ip)),
             }
         }
         match refused {
             Some(why) if allowed.is_empty() => {
                 Err(Error::proxy(Phase::Route, Cause::Forbidden(why)))
             }
-            Some(_) | None => Ok(allowed),
+            Some(_) | None => Ok(addresses::order(allowed, now, &self.chance)),
         }
     }
 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod acquire;
+mod addresses;
 pub mod connection;
 mod dial;
 pub mod dns;
@@ -15,6 +16,7 @@ pub mod names;
 mod origins;
 pub mod policy;
 mod pool;
+mod race;
 pub mod tls;
 
 use crate::{
@@ -24,6 +26,7 @@ use crate::{
     route::route,
     shard::{Shard, sys, watch::Watch},
 };
+use addresses::Chance;
 use connection::Connection;
 use names::Names;
 pub use origins::{Destination, Origin};
@@ -46,6 +49,7 @@ pub struct Upstream {
     pub names: Names,
     tls: Tls,
     policy: Policy,
+    chance: Chance,
     origins: RefCell<Origins>,
     /// Idle connections that this shard may keep of one origin: its share of `--keepalive-conns`.
     idle_per_origin_max: usize,
@@ -77,6 +81,7 @@ impl Lease {
     pub fn record(&self, round_trip: Duration) {
         let us = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
         self.origin.latency.borrow_mut().record(us, self.acquired);
+        self.connection.address.address().answered(round_trip);
     }
 
     /// Gives the connection back after a clean end: the response ended by its framing, the origin lets it persist, the
@@ -103,6 +108,7 @@ impl Upstream {
             shard,
             names,
             tls,
+            chance: Chance::new(),
             origins: RefCell::default(),
             idle_per_origin_max: shares.idle_per_origin_max,
             idle: Cell::new(0),
@@ -163,6 +169,9 @@ impl Upstream {
 
     /// Takes a connection between requests: for one that waits in line, else idle.
     fn keep(&self, origin: &Origin, mut connection: Connection, now: Instant) {
+        if connection.has_left() {
+            return connection.retire();
+        }
         if !origin.waiting.borrow().is_empty() {
             match self.serve_waiting(origin, connection) {
                 Some(back) => connection = back,
@@ -200,7 +209,8 @@ impl Upstream {
         }
     }
 
-    /// Closes idle connections that are too old and, once in `LOOK_EVERY`, those that their origin ended.
+    /// Closes idle connections that are too old and, once in `LOOK_EVERY`, those that their origin ended and those to
+    /// addresses that its name left.
     pub fn sweep(&self, now: Instant) {
         let timeout = self.shard.config.keepalive_timeout;
         let looks = now.saturating_duration_since(self.looked.get()) >= LOOK_EVERY;
@@ -212,6 +222,10 @@ impl Upstream {
             let mut gone = Vec::new();
             while let Some(expired) = idle.take_expired(now, timeout) {
                 gone.push(expired);
+            }
+            if looks {
+                self.look_after_addresses(origin, now);
+                gone.append(&mut idle.take_dead(Connection::has_left));
             }
             if looks && !idle.is_empty() {
                 let fds: Vec<_> = idle.iter().map(|connection| connection.socket.fd()).collect();

@@ -45,7 +45,7 @@ impl Names {
         name: &Arc<str>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Arc<[IpAddr]>, Cause>> {
-        if let Some(known) = self.cache.borrow_mut().get(name, Instant::now()) {
+        if let Some(known) = self.cache.borrow().get(name, Instant::now()) {
             return Poll::Ready(known.map_err(|e| Cause::Name(e.to_string())));
         }
         let mut waiting = self.waiting.borrow_mut();
@@ -74,6 +74,11 @@ impl Names {
             }
         }
         Poll::Pending
+    }
+
+    /// The addresses that `name` leads to, as far as they are known now.
+    pub fn known(&self, name: &str, now: Instant) -> Option<Arc<[IpAddr]>> {
+        self.cache.borrow().get(name, now)?.ok()
     }
 
     /// Takes in an answer and wakes those who wait for it.

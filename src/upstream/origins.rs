@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{acquire::Waiter, connection::Connection, pool::IdleSet};
+use super::{acquire::Waiter, addresses::Addresses, connection::Connection, pool::IdleSet};
 use crate::{limits::ORIGINS_MAX, observe::latency::OriginLatency, route::Scheme};
 use std::{
     cell::{Cell, RefCell},
@@ -40,8 +40,7 @@ pub struct Origin {
     /// Requests that wait for a connection, in the order in which they came. While there are any, none is idle.
     pub waiting: RefCell<VecDeque<Rc<Waiter>>>,
     pub latency: RefCell<OriginLatency>,
-    /// Rotates the address that is tried first.
-    pub turn: Cell<usize>,
+    pub addresses: RefCell<Addresses>,
     pub used: Cell<Instant>,
     /// The shard does not know it any more; what is in use of it is closed when it ends.
     pub forgotten: Cell<bool>,
@@ -81,7 +80,7 @@ impl Origins {
             idle: RefCell::default(),
             waiting: RefCell::default(),
             latency: RefCell::new(OriginLatency::new()),
-            turn: Cell::new(0),
+            addresses: RefCell::default(),
             used: Cell::new(Instant::now()),
             forgotten: Cell::new(false),
         });

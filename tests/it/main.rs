@@ -25,6 +25,7 @@ mod request_head;
 mod response;
 mod routing;
 mod shutdown;
+mod sockets;
 mod splits;
 mod support;
 mod tls;

@@ -57,6 +57,19 @@ impl Origin {
         Self::start(move |conn| conn.answer_all(&answer))
     }
 
+    /// As [`Origin::answering`] on another address of the loopback network, for names with several on one port.
+    pub fn answering_at(addr: SocketAddr, answer: impl AsRef<[u8]>) -> Self {
+        let answer = answer.as_ref().to_vec();
+        Self::listen_at(addr, None, move |tcp, shared| {
+            let (answer, shared) = (answer.clone(), shared.clone());
+            thread::spawn(move || {
+                if let Some(conn) = OriginConn::open(tcp, &shared, None) {
+                    conn.answer_all(&answer);
+                }
+            });
+        })
+    }
+
     /// Answers the first request of every connection with the same bytes, then closes.
     pub fn answering_once(answer: impl AsRef<[u8]>) -> Self {
         let answer = answer.as_ref().to_vec();
@@ -96,9 +109,17 @@ impl Origin {
 
     fn listen(
         tls: Option<Arc<rustls::ServerConfig>>,
+        take: impl FnMut(TcpStream, &Arc<Shared>) + Send + 'static,
+    ) -> Self {
+        Self::listen_at((Ipv4Addr::LOCALHOST, 0).into(), tls, take)
+    }
+
+    fn listen_at(
+        addr: SocketAddr,
+        tls: Option<Arc<rustls::ServerConfig>>,
         mut take: impl FnMut(TcpStream, &Arc<Shared>) + Send + 'static,
     ) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind 127.0.0.1:0");
+        let listener = TcpListener::bind(addr).expect("bind an address of loopback");
         let (requests_in, requests_out) = mpsc::channel();
         let shared = Arc::new(Shared {
             addr: listener.local_addr().expect("own address"),
