@@ -40,6 +40,8 @@ pub struct Config {
     pub hdr_dir: Option<PathBuf>,
     /// `--allow-cidr`: addresses that may be reached though they are refused by default.
     pub allow_cidr: Vec<IpNet>,
+    /// `--tcp-congestion`: of connections to origins, tried on the kernel; None: the kernel's default.
+    pub tcp_congestion: Option<String>,
     /// `--log-level`.
     pub log_level: LevelFilter,
     /// `--check`: find out what would keep the process from serving, and serve nothing.

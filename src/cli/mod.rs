@@ -32,7 +32,9 @@ use deadlines::{
 use given::{Given, Stop};
 use listening::{CORES, LISTEN, PORT, read_address, read_port};
 use logs::{ACCESS_LOG_DIR, HDR_DIR, LOG_LEVEL, read_access_log, read_level};
-use origins::{ALLOW_CIDR, KEEPALIVE_CONNS, KEEPALIVE_TIMEOUT, read_network};
+use origins::{
+    ALLOW_CIDR, KEEPALIVE_CONNS, KEEPALIVE_TIMEOUT, TCP_CONGESTION, read_congestion, read_network,
+};
 use other::CHECK;
 use values::{read_duration, try_directory, whole_number};
 
@@ -96,6 +98,7 @@ fn config(check: &mut Check, ignored_variables: Vec<String>) -> Config {
         ),
         keepalive_timeout: check.above_zero(&KEEPALIVE_TIMEOUT),
         allow_cidr: check.list(&ALLOW_CIDR, ALLOW_CIDRS_MAX, "networks", read_network),
+        tcp_congestion: check.optional(&TCP_CONGESTION, read_congestion),
 
         read_timeout: check.deadline(&READ_TIMEOUT),
         write_timeout: check.deadline(&WRITE_TIMEOUT),

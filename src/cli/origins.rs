@@ -1,15 +1,19 @@
 //! Flags for connections to origins, and which may be reached.
 #![forbid(unsafe_code)]
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use crate::cli::flag::{Flag, Group};
 use crate::cli::values::TIME_ABOVE_ZERO;
+use crate::shard::sys::try_congestion;
 
-pub const GROUP: Group =
-    Group { heading: "Origins", flags: &[&KEEPALIVE_CONNS, &KEEPALIVE_TIMEOUT, &ALLOW_CIDR] };
+pub const GROUP: Group = Group {
+    heading: "Origins",
+    flags: &[&KEEPALIVE_CONNS, &KEEPALIVE_TIMEOUT, &ALLOW_CIDR, &TCP_CONGESTION],
+};
 
 pub const KEEPALIVE_CONNS: Flag = Flag {
     short: Some('c'),
@@ -31,6 +35,38 @@ pub const ALLOW_CIDR: Flag = Flag {
     remedy: "give a network such as 169.254.10.0/24 or fd00::/8, or one address",
     ..Flag::values("allow-cidr", "CIDR")
 };
+
+pub const TCP_CONGESTION: Flag = Flag {
+    help: "Congestion control of connections to origins, for example bbr [default: the kernel's]",
+    remedy: "give one of those, or leave it out for the kernel's default",
+    ..Flag::value("tcp-congestion", "NAME")
+};
+
+/// Asks the kernel, so that a start fails and not each dial.
+pub fn read_congestion(name: &str) -> Result<String, String> {
+    let kernel = |kind: &str| {
+        let path = format!("/proc/sys/net/ipv4/tcp_{kind}_congestion_control");
+        let names = std::fs::read_to_string(path).unwrap_or_default();
+        names.split_whitespace().collect::<Vec<_>>().join(", ")
+    };
+    // tcp(7): the kernel looks at no more than 15 bytes of a name.
+    let tried = match name.len() {
+        1..=15 => try_congestion(name),
+        _ => Err(ErrorKind::NotFound.into()),
+    };
+    match tried {
+        Ok(()) => Ok(name.to_owned()),
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => Err(format!(
+            "needs CAP_NET_ADMIN; allowed to all are {} (net.ipv4.tcp_allowed_congestion_control)",
+            kernel("allowed")
+        )),
+        Err(e) if e.kind() == ErrorKind::NotFound => Err(format!(
+            "is not known to the kernel; it has {} (net.ipv4.tcp_available_congestion_control)",
+            kernel("available")
+        )),
+        Err(e) => Err(format!("is refused by the kernel: {e}; it has {}", kernel("available"))),
+    }
+}
 
 pub fn read_network(text: &str) -> Result<IpNet, &'static str> {
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));

@@ -44,6 +44,7 @@ fn no_flags_give_the_documented_defaults() {
         shutdown_timeout: secs(3600),
         hdr_dir: None,
         allow_cidr: vec![],
+        tcp_congestion: None,
         log_level: LevelFilter::Info,
         check_only: false,
         ignored_variables: vec![],
@@ -88,6 +89,8 @@ fn every_flag_is_taken() {
         "169.254.1.1/16",
         "--allow-cidr",
         "::1",
+        "--tcp-congestion",
+        "reno",
         "--check",
     ]);
     let expected = Config {
@@ -105,6 +108,7 @@ fn every_flag_is_taken() {
         shutdown_timeout: Duration::ZERO,
         hdr_dir: Some(dir.into()),
         allow_cidr: ["169.254.0.0/16", "::1/128"].map(|net| net.parse().expect("net")).to_vec(),
+        tcp_congestion: Some("reno".to_owned()),
         log_level: LevelFilter::Debug,
         check_only: true,
         ignored_variables: vec![],
@@ -408,4 +412,16 @@ fn switch_is_turned_on_by_its_name_and_off_against_its_variable() {
     assert_eq!(said, format!("CHOCON_CHECK: \"yes\" is neither true nor false; {remedy}\n"));
     // A word behind a switch is not its value.
     assert!(on(&["--check", "false"], "").is_err());
+}
+
+#[test]
+fn a_congestion_control_is_asked_of_the_kernel() {
+    for name in ["warp", "a-name-longer-than-15-bytes"] {
+        let said = mistakes(&["--tcp-congestion", name]);
+        assert!(said[0].contains("is not known to the kernel; it has "), "{said:?}");
+        assert!(said[0].contains("reno"), "{said:?}");
+    }
+    // Every kernel allows it to everybody.
+    assert_eq!(config(&["--tcp-congestion", "reno"]).tcp_congestion.as_deref(), Some("reno"));
+    assert_eq!(config(&["--tcp-congestion", ""]).tcp_congestion, None);
 }

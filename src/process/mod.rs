@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod advice;
 mod listeners;
 mod shards;
 
@@ -152,6 +153,9 @@ fn start(config: Config, writer: &Writer, signals: SignalSet) -> Result<Process,
         Roots::BuiltIn(n) => {
             log::warn!("this system has no trusted certificates; TLS uses {n} that are built in");
         }
+    }
+    if let Some(advice) = advice::on_kernel() {
+        log::info!("{advice}");
     }
     log::info!("listening on {bound} with {count} shards");
     Ok(process)

@@ -159,7 +159,7 @@ impl Upstream {
             keepalive_interval: TCP_KEEPALIVE_INTERVAL,
             user_timeout: TCP_USER_TIMEOUT,
             notsent_lowat_bytes: TCP_NOTSENT_LOWAT_BYTES,
-            congestion: None,
+            congestion: self.shard.config.tcp_congestion.as_deref(),
         }
     }
 

@@ -44,6 +44,7 @@ fn help_names_every_flag() {
         "--shutdown-timeout",
         "--hdr-dir",
         "--allow-cidr",
+        "--tcp-congestion",
         "--log-level",
     ] {
         assert!(stdout.contains(flag), "no {flag} in:\n{stdout}");

@@ -67,3 +67,42 @@ fn origin_connection_is_tuned_for_a_long_and_idle_path() {
     assert_eq!(tcp(libc::TCP_USER_TIMEOUT), 60_000);
     assert_eq!(tcp(libc::TCP_NOTSENT_LOWAT), 128 * 1024);
 }
+
+fn congestion(socket: &OwnedFd) -> String {
+    let name = option(socket, libc::IPPROTO_TCP, libc::TCP_CONGESTION);
+    String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned()
+}
+
+fn kernel_says(setting: &str) -> String {
+    fs::read_to_string(format!("/proc/sys/net/ipv4/{setting}"))
+        .expect("a setting")
+        .trim()
+        .to_owned()
+}
+
+#[test]
+fn congestion_control_is_the_kernels_unless_the_flag_names_one() {
+    let proxy = Proxy::start(&[]);
+    let Some((_origin, socket)) = one_socket(&proxy) else { return };
+    let default = kernel_says("tcp_congestion_control");
+    assert_eq!(congestion(&socket), default);
+    let allowed = kernel_says("tcp_allowed_congestion_control");
+    let Some(other) = allowed.split(' ').find(|name| *name != default) else {
+        crate::support::not_run("the kernel allows one congestion control alone");
+        return;
+    };
+    let proxy = Proxy::start(&["--tcp-congestion", other]);
+    let Some((_origin, socket)) = one_socket(&proxy) else { return };
+    assert_eq!(congestion(&socket), other);
+}
+
+#[test]
+fn congestion_control_that_the_kernel_lacks_fails_with_what_it_has() {
+    let (status, _, stderr) = Proxy::options(&["--tcp-congestion", "warp"]).run_to_end();
+    assert_eq!(status.code(), Some(2), "{stderr}");
+    let first = kernel_says("tcp_available_congestion_control");
+    let first = first.split(' ').next().expect("a name");
+    for word in ["--tcp-congestion", "warp", "is not known to the kernel", first] {
+        assert!(stderr.contains(word), "no {word:?} in:\n{stderr}");
+    }
+}
