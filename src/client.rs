@@ -6,11 +6,11 @@ use crate::{
     limits::{CLIENT_BUFFER_BYTES, HEAD_BYTES_MAX},
     shard::{blocks::Block, sys::Socket, watch::Watched},
 };
-use std::{io, mem, net::IpAddr, rc::Rc};
+use std::{io, mem, net::SocketAddr, rc::Rc};
 
 pub struct Client {
     pub socket: Rc<Socket>,
-    pub peer: IpAddr,
+    pub peer: SocketAddr,
     pub watch: Watched,
     pub input: Input,
 }

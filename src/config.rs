@@ -18,6 +18,8 @@ pub struct Config {
     pub cores: Option<usize>,
     /// `--access-log-dir`.
     pub access_log: AccessLogTo,
+    /// `--access-log-format`.
+    pub access_log_format: LogFormat,
     /// `--keepalive-conns`: idle connections kept per origin by the whole process; 0 keeps none.
     pub keepalive_conns: usize,
     /// `--keepalive-timeout`: how long an idle connection to an origin is kept. Not zero.
@@ -51,9 +53,34 @@ pub struct Config {
 }
 
 /// Where the access log goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessLogTo {
     Stderr,
     Stdout,
     Off,
+    Directory(LogDirectory),
+}
+
+/// Log files and how long they stay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogDirectory {
+    /// Made at the start if it does not exist.
+    pub dir: PathBuf,
+    /// `--access-log-rotate-time`: how much time one file covers; less than a minute counts as one.
+    pub rotate_every: Duration,
+    /// `--access-log-rotate` times that: files last written to before it are removed.
+    pub keep_for: Duration,
+}
+
+/// `--access-log-format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// chocon's JSON.
+    Json,
+    /// chocon's JSON and, behind it, how the request was served.
+    JsonPlus,
+    /// chocon's line before it wrote JSON, in Apache's manner.
+    Apache,
+    /// Labelled tab-separated values, <http://ltsv.org/>.
+    Ltsv,
 }

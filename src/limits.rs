@@ -206,6 +206,11 @@ pub const KEEPALIVE_CONNS_MAX: usize = 1_000_000;
 /// Most `--allow-cidr` flags; more are refused at the start. The list is walked at every dial.
 pub const ALLOW_CIDRS_MAX: usize = 256;
 
+/// Longest `--access-log-rotate-time`, in minutes (ten years), and most `--access-log-rotate`; more
+/// are refused at the start. Far beyond any use, and their product still fits in a clock.
+pub const LOG_ROTATE_MINUTES_MAX: usize = 5_256_000;
+pub const LOG_ROTATIONS_KEPT_MAX: usize = 1_000_000;
+
 /// Bytes of log lines that a shard gathers before it hands them to the writer. At about 250 bytes
 /// a line one hand-over serves some 65 requests; a quiet shard hands over at its next flush.
 pub const LOG_BATCH_BYTES: usize = 16 * 1024;
@@ -225,6 +230,14 @@ pub const LOG_QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Least time between two lines that say what was dropped, so that an output which cannot keep up
 /// is not burdened further.
 pub const LOG_LOSS_REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// What that time grows to, doubling with each line, while an output cannot be written at all: a
+/// disk may stay full for days.
+pub const LOG_LOSS_REPORT_EVERY_MAX: Duration = Duration::from_secs(60);
+
+/// Remarks on log files (a link that cannot be replaced, an old file that cannot be removed) that
+/// wait to be said; further ones are left out.
+pub const LOG_NOTES_MAX: usize = 8;
 
 /// Pause before an output that is non-blocking and full is tried again. Only the writer's own
 /// thread pauses.

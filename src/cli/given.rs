@@ -106,20 +106,14 @@ const AFTER_HELP: &str = "\
 TIME: whole seconds (90) or with units (500ms, 1.5h, 1h30m).
 Each flag has an environment variable: --read-timeout is CHOCON_READ_TIMEOUT. A typed flag wins;
 where a flag may be repeated, the variable takes values separated by commas.
-SIGUSR1 prints a table of latencies per origin to stderr; SIGTERM ends gracefully.
+SIGUSR1 prints a table of latencies per origin to stderr; SIGHUP opens log files anew; SIGTERM ends
+gracefully.
 
   curl -H 'Host: example.com.ccnproxy-https' http://127.0.0.1:3000/";
 
 /// Flags of chocon that are not there yet; each takes one value.
-const CHOCON_FLAGS: [&str; 7] = [
-    "--access-log-rotate",
-    "--access-log-rotate-time",
-    "--pid-file",
-    "--max-conns-per-host",
-    "--upstream",
-    "--stsize",
-    "--spfactor",
-];
+const CHOCON_FLAGS: [&str; 5] =
+    ["--pid-file", "--max-conns-per-host", "--upstream", "--stsize", "--spfactor"];
 
 fn command() -> Command {
     let mut command = Command::new("chocon-uring")

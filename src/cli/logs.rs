@@ -1,19 +1,53 @@
 //! Flags for what is written: access log, diagnostics, latencies.
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use log::LevelFilter;
 
 use crate::cli::flag::{Flag, Group};
-use crate::config::AccessLogTo;
+use crate::config::{AccessLogTo, LogDirectory, LogFormat};
+use crate::observe::log_files::try_directory;
 
-pub const GROUP: Group =
-    Group { heading: "Logs and latencies", flags: &[&ACCESS_LOG_DIR, &LOG_LEVEL, &HDR_DIR] };
+pub const GROUP: Group = Group {
+    heading: "Logs and latencies",
+    flags: &[
+        &ACCESS_LOG_DIR,
+        &ACCESS_LOG_FORMAT,
+        &ACCESS_LOG_ROTATE,
+        &ACCESS_LOG_ROTATE_TIME,
+        &LOG_LEVEL,
+        &HDR_DIR,
+    ],
+};
 
 pub const ACCESS_LOG_DIR: Flag = Flag {
-    help: "Access log to: \"\" or stderr, stdout, none",
+    help: "Access log to: \"\" or stderr, stdout, none, or files in a directory",
     default: Some(""),
-    remedy: "use stderr (or \"\"), stdout or none, and let the supervisor rotate",
+    remedy: "give stderr (or \"\"), stdout, none, or a directory that this user may write to",
     ..Flag::value("access-log-dir", "WHERE")
+};
+
+pub const ACCESS_LOG_FORMAT: Flag = Flag {
+    help: "Lines of the access log: json, apache, ltsv",
+    default: Some("json"),
+    remedy: "give json, apache or ltsv",
+    ..Flag::value("access-log-format", "FORMAT")
+};
+
+pub const ACCESS_LOG_ROTATE: Flag = Flag {
+    help: "Log files kept: those of so many rotations; 0: those of seven days",
+    default: Some("30"),
+    remedy: "give 0 to 1000000",
+    ..Flag::value("access-log-rotate", "N")
+};
+
+pub const ACCESS_LOG_ROTATE_TIME: Flag = Flag {
+    help: "Minutes between two log files",
+    default: Some("1440"),
+    remedy: "give minutes, 0 to 5256000",
+    ..Flag::value("access-log-rotate-time", "MINUTES")
 };
 
 pub const LOG_LEVEL: Flag = Flag {
@@ -29,12 +63,31 @@ pub const HDR_DIR: Flag = Flag {
     ..Flag::value("hdr-dir", "DIR")
 };
 
-pub fn read_access_log(text: &str) -> Result<AccessLogTo, &'static str> {
+pub fn read_access_log(text: &str, minutes: usize, kept: usize) -> Result<AccessLogTo, String> {
     match text {
         "" | "stderr" => Ok(AccessLogTo::Stderr),
         "stdout" => Ok(AccessLogTo::Stdout),
         "none" => Ok(AccessLogTo::Off),
-        _directory => Err("is taken for a directory, and files are not written yet"),
+        directory => {
+            let dir = PathBuf::from(directory);
+            try_directory(&dir)?;
+            let rotate_every = Duration::from_secs(minutes as u64 * 60);
+            // chocon: rotatelogs.New takes an age of 0 for seven days.
+            let keep_for = match rotate_every * kept as u32 {
+                Duration::ZERO => Duration::from_secs(7 * 86_400),
+                age => age,
+            };
+            Ok(AccessLogTo::Directory(LogDirectory { dir, rotate_every, keep_for }))
+        }
+    }
+}
+
+pub fn read_format(text: &str) -> Result<LogFormat, &'static str> {
+    match text {
+        "json" => Ok(LogFormat::Json),
+        "apache" => Ok(LogFormat::Apache),
+        "ltsv" => Ok(LogFormat::Ltsv),
+        _unknown => Err("is not a format"),
     }
 }
 

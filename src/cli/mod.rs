@@ -31,15 +31,21 @@ use deadlines::{
 };
 use given::{Given, Stop};
 use listening::{CORES, LISTEN, PORT, read_address, read_port};
-use logs::{ACCESS_LOG_DIR, HDR_DIR, LOG_LEVEL, read_access_log, read_level};
+use logs::{
+    ACCESS_LOG_DIR, ACCESS_LOG_FORMAT, ACCESS_LOG_ROTATE, ACCESS_LOG_ROTATE_TIME, HDR_DIR,
+    LOG_LEVEL, read_access_log, read_format, read_level,
+};
 use origins::{
     ALLOW_CIDR, KEEPALIVE_CONNS, KEEPALIVE_TIMEOUT, TCP_CONGESTION, read_congestion, read_network,
 };
 use other::CHECK;
 use values::{read_duration, try_directory, whole_number};
 
-use crate::config::Config;
-use crate::limits::{ALLOW_CIDRS_MAX, KEEPALIVE_CONNS_MAX, SHARDS_MAX};
+use crate::config::{AccessLogTo, Config};
+use crate::limits::{
+    ALLOW_CIDRS_MAX, KEEPALIVE_CONNS_MAX, LOG_ROTATE_MINUTES_MAX, LOG_ROTATIONS_KEPT_MAX,
+    SHARDS_MAX,
+};
 use crate::upstream::tls::PROVIDER;
 
 /// Why the process ends without serving: help or version was asked for, or the flags are mistaken.
@@ -108,13 +114,28 @@ fn config(check: &mut Check, ignored_variables: Vec<String>) -> Config {
         client_idle_timeout: check.above_zero(&CLIENT_IDLE_TIMEOUT),
         shutdown_timeout: check.value(&SHUTDOWN_TIMEOUT, read_duration),
 
-        access_log: check.value(&ACCESS_LOG_DIR, read_access_log),
+        access_log: access_log(check),
+        access_log_format: check.value(&ACCESS_LOG_FORMAT, read_format),
         log_level: check.value(&LOG_LEVEL, read_level),
         hdr_dir: check.path(&HDR_DIR, try_directory),
 
         check_only: check.switch(&CHECK),
         ignored_variables,
     }
+}
+
+fn access_log(check: &mut Check) -> AccessLogTo {
+    let kept = check.number(
+        &ACCESS_LOG_ROTATE,
+        0..=LOG_ROTATIONS_KEPT_MAX,
+        "is not a number of rotations",
+    );
+    let minutes = check.number(
+        &ACCESS_LOG_ROTATE_TIME,
+        0..=LOG_ROTATE_MINUTES_MAX,
+        "is not a number of minutes",
+    );
+    check.value(&ACCESS_LOG_DIR, |text| read_access_log(text, minutes, kept))
 }
 
 fn version() -> String {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cli::flag::{Flag, Takes, all_flags};
-use crate::config::AccessLogTo;
+use crate::config::{AccessLogTo, LogDirectory, LogFormat};
 use log::LevelFilter;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
@@ -33,6 +33,7 @@ fn no_flags_give_the_documented_defaults() {
         listen: "0.0.0.0:3000".parse().expect("an address"),
         cores: None,
         access_log: AccessLogTo::Stderr,
+        access_log_format: LogFormat::Json,
         keepalive_conns: 256,
         keepalive_timeout: secs(50),
         read_timeout: Some(secs(30)),
@@ -81,6 +82,12 @@ fn every_flag_is_taken() {
         "0",
         "--access-log-dir",
         "none",
+        "--access-log-format",
+        "ltsv",
+        "--access-log-rotate",
+        "7",
+        "--access-log-rotate-time",
+        "60",
         "--log-level",
         "debug",
         "--hdr-dir",
@@ -97,6 +104,7 @@ fn every_flag_is_taken() {
         listen: "[::1]:0".parse().expect("an address"),
         cores: Some(2),
         access_log: AccessLogTo::Off,
+        access_log_format: LogFormat::Ltsv,
         keepalive_conns: 32,
         keepalive_timeout: Duration::from_secs(60),
         read_timeout: None,
@@ -149,7 +157,13 @@ fn every_mistake_is_said_in_one_run_with_cause_and_remedy() {
         "--listen",
         "127.0.0.1:80",
         "--access-log-dir",
-        "/var/log",
+        "/proc/nowhere",
+        "--access-log-format",
+        "xml",
+        "--access-log-rotate",
+        "-1",
+        "--access-log-rotate-time",
+        "1h",
         "--upstream",
         "http://a/",
         "--read-timeout",
@@ -171,11 +185,14 @@ fn every_mistake_is_said_in_one_run_with_cause_and_remedy() {
         (r#"--read-timeout: has no value"#, READ_TIMEOUT),
         (r#"--connect-timeout: "0" is zero"#, CONNECT_TIMEOUT),
         (r#"--tls-timeout: "1h30" has a number without a unit"#, TLS_TIMEOUT),
+        (r#"--access-log-rotate: "-1" is not a number of rotations"#, ACCESS_LOG_ROTATE),
+        (r#"--access-log-rotate-time: "1h" is not a number of minutes"#, ACCESS_LOG_ROTATE_TIME),
         (
-            "--access-log-dir: \"/var/log\" is taken for a directory, \
-             and files are not written yet",
+            "--access-log-dir: \"/proc/nowhere\" cannot be written to: \
+             No such file or directory (os error 2)",
             ACCESS_LOG_DIR,
         ),
+        (r#"--access-log-format: "xml" is not a format"#, ACCESS_LOG_FORMAT),
         (r#"--log-level: "loud" is not a level"#, LOG_LEVEL),
         (
             r#"--hdr-dir: "/nonexistent" cannot be found: No such file or directory (os error 2)"#,
@@ -209,10 +226,9 @@ fn odd_words_do_not_hide_the_other_mistakes() {
 fn a_mistake_reads_as_one_sentence() {
     let port = r#"--port: "99999" is not a port; give 0 to 65535"#;
     assert_eq!(mistakes(&["--port", "99999"]), [port]);
-    let log =
-        r#"--access-log-dir: "/var/log" is taken for a directory, and files are not written yet; "#;
-    let remedy = r#"use stderr (or ""), stdout or none, and let the supervisor rotate"#;
-    assert_eq!(mistakes(&["--access-log-dir", "/var/log"]), [format!("{log}{remedy}")]);
+    let log = r#"--access-log-dir: "/proc/self/status" is not a directory; "#;
+    let remedy = r#"give stderr (or ""), stdout, none, or a directory that this user may write to"#;
+    assert_eq!(mistakes(&["--access-log-dir", "/proc/self/status"]), [format!("{log}{remedy}")]);
 }
 
 #[test]
@@ -223,6 +239,16 @@ fn bounds_hold_at_and_one_past() {
     assert_eq!(mistakes(&["--cores", "1025"]).len(), 1);
     assert_eq!(config(&["-c", "1000000"]).keepalive_conns, KEEPALIVE_CONNS_MAX);
     assert_eq!(mistakes(&["-c", "1000001"]).len(), 1);
+    let rotate = |flag, value: usize| vec![format!("--access-log-{flag}={value}")];
+    for (flag, most) in
+        [("rotate", LOG_ROTATIONS_KEPT_MAX), ("rotate-time", LOG_ROTATE_MINUTES_MAX)]
+    {
+        config(&rotate(flag, most).iter().map(String::as_str).collect::<Vec<_>>());
+        let past = rotate(flag, most + 1);
+        assert_eq!(mistakes(&past.iter().map(String::as_str).collect::<Vec<_>>()).len(), 1);
+    }
+    assert!(ACCESS_LOG_ROTATE.remedy.contains(&LOG_ROTATIONS_KEPT_MAX.to_string()));
+    assert!(ACCESS_LOG_ROTATE_TIME.remedy.contains(&LOG_ROTATE_MINUTES_MAX.to_string()));
     assert!(CORES.remedy.contains(&SHARDS_MAX.to_string()));
     assert!(KEEPALIVE_CONNS.remedy.contains(&KEEPALIVE_CONNS_MAX.to_string()));
     let networks = |count| vec!["--allow-cidr=10.0.0.0/8"; count];
@@ -240,6 +266,36 @@ fn access_log_goes_where_chocon_would_put_it() {
     ] {
         assert_eq!(config(&["--access-log-dir", value]).access_log, to);
         assert_eq!(config(&[&format!("--access-log-dir={value}")]).access_log, to);
+    }
+}
+
+#[test]
+fn access_log_files_are_kept_for_as_many_rotations_as_told() {
+    let dir = std::env::temp_dir().join("chocon-uring-not-made");
+    let dir = dir.to_str().expect("UTF-8");
+    let files = |flags: &[&str]| match config(&[&["--access-log-dir", dir], flags].concat()) {
+        Config { access_log: AccessLogTo::Directory(files), .. } => files,
+        other => panic!("{other:?}"),
+    };
+    let day = Duration::from_secs(86_400);
+    let to = |rotate_every, keep_for| LogDirectory { dir: dir.into(), rotate_every, keep_for };
+    assert_eq!(files(&[]), to(day, 30 * day));
+    let an_hour = &["--access-log-rotate-time", "60", "--access-log-rotate", "48"];
+    assert_eq!(files(an_hour), to(day / 24, 2 * day));
+    // chocon keeps seven days where either is 0.
+    assert_eq!(files(&["--access-log-rotate", "0"]), to(day, 7 * day));
+    assert_eq!(files(&["--access-log-rotate-time", "0"]), to(Duration::ZERO, 7 * day));
+    let longest = ["--access-log-rotate-time=5256000", "--access-log-rotate=1000000"];
+    assert!(files(&longest).keep_for > day);
+    assert!(!std::path::Path::new(dir).exists(), "looking at flags makes nothing");
+}
+
+#[test]
+fn access_log_formats_have_their_names() {
+    for (name, format) in
+        [("json", LogFormat::Json), ("apache", LogFormat::Apache), ("ltsv", LogFormat::Ltsv)]
+    {
+        assert_eq!(config(&["--access-log-format", name]).access_log_format, format);
     }
 }
 

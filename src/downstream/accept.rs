@@ -90,7 +90,7 @@ impl Acceptor {
     }
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr) {
-        shard::spawn("client connection", serve(self.upstream.clone(), stream, peer.ip()));
+        shard::spawn("client connection", serve(self.upstream.clone(), stream, peer));
     }
 }
 

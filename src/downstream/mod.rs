@@ -18,10 +18,10 @@ use crate::{
     upstream::Upstream,
 };
 use monoio::net::TcpStream;
-use std::{net::IpAddr, rc::Rc, time::Instant};
+use std::{net::SocketAddr, rc::Rc, time::Instant};
 
 /// Serves one connection until it ends.
-pub async fn serve(upstream: Rc<Upstream>, stream: TcpStream, peer: IpAddr) {
+pub async fn serve(upstream: Rc<Upstream>, stream: TcpStream, peer: SocketAddr) {
     let socket = Rc::new(Socket::new(stream));
     let watch = upstream.shard.watches.watch(socket.clone());
     let mut client = Client { socket, peer, watch, input: Input::default() };

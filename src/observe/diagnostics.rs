@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn libraries_are_heard_from_warnings_up_and_in_full_at_debug() {
         let sink = Sink::open();
-        let writer = Writer::start_on(Box::new(sink.clone()), None).expect("threads");
+        let writer = Writer::start_on(sink.clone(), None).expect("threads");
         let passes = |level, target: &str, of: Level| {
             let logger = Diagnostics { writer: writer.handle(), level };
             logger.enabled(&Metadata::builder().level(of).target(target).build())

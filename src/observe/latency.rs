@@ -30,6 +30,17 @@ pub enum Acquired {
     New,
 }
 
+impl Acquired {
+    /// In the access log.
+    pub fn word(self) -> &'static str {
+        match self {
+            Acquired::Reused => "reused",
+            Acquired::Waited => "waited",
+            Acquired::New => "new",
+        }
+    }
+}
+
 /// What a request paid for its connection, in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {

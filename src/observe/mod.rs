@@ -7,8 +7,12 @@ pub mod access_log;
 pub mod diagnostics;
 pub mod id;
 pub mod latency;
+pub mod log_files;
 pub mod writer;
 
+mod escape;
 mod json;
+mod line;
 mod local_time;
+mod pump;
 mod utc;

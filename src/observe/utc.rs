@@ -25,7 +25,7 @@ pub fn append_stamp(out: &mut String, unix_us: i64) {
 
 /// Year, month and day of a count of days since 1970-01-01, in the proleptic Gregorian calendar.
 /// Source: H. Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
+pub fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468; // Counted from 0000-03-01: the leap day ends a year.
     let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
     let year_of_era =

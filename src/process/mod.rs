@@ -10,7 +10,10 @@ use crate::{
     config::{AccessLogTo, Config},
     limits::DESCRIPTORS_RESERVED,
     observe::{
-        access_log::LogSink, diagnostics::Diagnostics, latency::LatencyReport, writer::Writer,
+        access_log::LogSink,
+        diagnostics::Diagnostics,
+        latency::LatencyReport,
+        writer::{Writer, WriterHandle},
     },
     shard::{
         mailbox::Mailbox,
@@ -69,17 +72,18 @@ pub fn check(config: &Config) -> i32 {
 /// requests had to be cut, or if a shard died.
 pub fn run(config: Config) -> i32 {
     // Before any thread starts, so that all of them have these blocked and one takes them.
-    let signals = match SignalSet::block(&[libc::SIGUSR1, libc::SIGTERM, libc::SIGINT]) {
-        Ok(signals) => signals,
-        Err(e) => {
-            eprintln!("chocon-uring: signals cannot be set up: {e}");
-            return 1;
-        }
-    };
-    let writer = match Writer::start(config.access_log == AccessLogTo::Stdout) {
+    let signals =
+        match SignalSet::block(&[libc::SIGUSR1, libc::SIGHUP, libc::SIGTERM, libc::SIGINT]) {
+            Ok(signals) => signals,
+            Err(e) => {
+                eprintln!("chocon-uring: signals cannot be set up: {e}");
+                return 1;
+            }
+        };
+    let writer = match Writer::start(&config.access_log) {
         Ok(writer) => writer,
         Err(e) => {
-            eprintln!("chocon-uring: the log thread cannot be started: {e}");
+            eprintln!("chocon-uring: {e}");
             return 1;
         }
     };
@@ -101,6 +105,7 @@ pub fn run(config: Config) -> i32 {
 
 struct Process {
     config: Arc<Config>,
+    writer: WriterHandle,
     orders: Vec<Mailbox<Order>>,
     events: Receiver<Event>,
 }
@@ -138,11 +143,12 @@ fn start(config: Config, writer: &Writer, signals: SignalSet) -> Result<Process,
     let mut orders = Vec::with_capacity(count);
     for (index, listener) in listeners.into_iter().enumerate() {
         let cpu = cpus.get(index % cpus.len().max(1)).copied();
-        let log = LogSink::new(writer.handle(), config.access_log);
+        let (to, format) = (&config.access_log, config.access_log_format);
+        let log = LogSink::new(writer.handle(), to, format, index);
         let started = shards::start(index, cpu, listener, log, parts.clone(), report.clone());
         orders.push(started.map_err(|e| format!("shard {index} cannot be started: {e}"))?);
     }
-    let process = Process { config, orders, events };
+    let process = Process { config, writer: writer.handle(), orders, events };
     process.wait_until_ready()?;
     log::info!(
         "io_uring with {flags}; a shard serves at most {clients_max} clients over {open_max} origin connections (open \
@@ -199,7 +205,9 @@ impl Process {
                 Ok(Event::Shard(index, Report::Died(why))) => {
                     return Err(format!("shard {index} cannot be started: {why}"));
                 }
-                Ok(Event::Signal(libc::SIGUSR1) | Event::Shard(_, Report::Empty)) => {}
+                Ok(
+                    Event::Signal(libc::SIGUSR1 | libc::SIGHUP) | Event::Shard(_, Report::Empty),
+                ) => {}
                 Ok(Event::Signal(signal)) => return Err(format!("ended by signal {signal}")),
                 Err(_) => return Err("the shards are gone".to_owned()),
             }
@@ -211,6 +219,7 @@ impl Process {
         loop {
             match self.events.recv() {
                 Ok(Event::Signal(libc::SIGUSR1)) => self.dump(),
+                Ok(Event::Signal(libc::SIGHUP)) => self.reopen(),
                 Ok(Event::Signal(_)) => return self.drain(),
                 Ok(Event::Shard(index, Report::Died(why))) => return died(index, &why),
                 Ok(Event::Shard(_, Report::Ready | Report::Empty)) => {}
@@ -253,6 +262,22 @@ impl Process {
         }
     }
 
+    /// Has the log files opened by their names again, for whoever has moved them away.
+    fn reopen(&self) {
+        let unchanged = match &self.config.access_log {
+            AccessLogTo::Directory(files) if self.writer.reopen() => {
+                return log::info!("the access log in {} is opened anew", files.dir.display());
+            }
+            AccessLogTo::Directory(_) => {
+                return log::warn!("the access log is too busy to be opened anew; try again");
+            }
+            AccessLogTo::Stderr => "goes to stderr, which stays as it is",
+            AccessLogTo::Stdout => "goes to stdout, which stays as it is",
+            AccessLogTo::Off => "is off",
+        };
+        log::info!("SIGHUP: nothing to reopen: the access log {unchanged}");
+    }
+
     /// Lets the shards finish. A second signal, or the end of `--shutdown-timeout`, ends at once.
     fn drain(&self) -> i32 {
         let within = self.config.shutdown_timeout;
@@ -270,6 +295,7 @@ impl Process {
                 Ok(Event::Shard(index, Report::Died(why))) => return died(index, &why),
                 Ok(Event::Shard(_, Report::Ready)) => {}
                 Ok(Event::Signal(libc::SIGUSR1)) => self.dump(),
+                Ok(Event::Signal(libc::SIGHUP)) => self.reopen(),
                 Ok(Event::Signal(_)) => {
                     log::warn!("ended at once by a second signal; requests were cut");
                     return 1;

@@ -24,6 +24,7 @@ pub struct Asked {
     /// RFC 9110 §9.2.2: asking twice is as good as asking once.
     pub is_idempotent: bool,
     pub method: Range<usize>,
+    pub target: Range<usize>,
     pub path: Range<usize>,
     pub host: Range<usize>,
     pub user_agent: Range<usize>,
@@ -55,6 +56,7 @@ impl Asked {
             is_head: false,
             is_idempotent: false,
             method: 0..0,
+            target: 0..0,
             path: 0..0,
             host: 0..0,
             user_agent: 0..0,
@@ -83,6 +85,7 @@ impl Asked {
                 "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
             ),
             method: range(head.method.as_bytes()),
+            target: range(head.target.as_bytes()),
             path: range(path.as_bytes()),
             host: range(head.host.unwrap_or_default()),
             user_agent: range(head.user_agent),

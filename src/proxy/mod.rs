@@ -17,7 +17,7 @@ use crate::{
     http1::{body::Decoder, framing::RequestBody, head::Version},
     limits::OWN_ANSWER_WITHIN,
     observe::{
-        access_log::{ErrorRecord, Record},
+        access_log::{Course, ErrorRecord, Record},
         latency::Acquired,
     },
     relay::{self, Ends, Progress},
@@ -317,15 +317,18 @@ impl Entry<'_> {
             };
             log.record(&Record {
                 started_unix_us: shard.unix_us(*started),
-                remote_addr: client.peer,
+                peer: client.peer,
                 method: &head[asked.method.clone()],
+                target: &head[asked.target.clone()],
                 path: &head[asked.path.clone()],
+                version: asked.version,
                 status,
                 size: progress.body_bytes.get(),
                 user_agent: &head[asked.user_agent.clone()],
                 duration: now.saturating_duration_since(*started),
                 host: &head[asked.host.clone()],
                 id: asked.id.bytes(),
+                course: Course::default(),
             });
         }
         if let Some(error) = error {

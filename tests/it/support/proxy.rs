@@ -1,8 +1,10 @@
 //! The built binary as a child process: flags in, log lines and exit status out.
 
+use std::ffi::CString;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread;
@@ -41,7 +43,7 @@ pub struct ProxyOptions {
     env: Vec<(String, Option<String>)>,
     nofile: Option<u64>,
     soft_nofile: Option<u64>,
-    mounts: Vec<(String, String)>,
+    mounts: Vec<Mount>,
     unread_stdout: bool,
     io_uring_forbidden: bool,
 }
@@ -130,6 +132,11 @@ impl Proxy {
 
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("look at the proxy").is_none()
+    }
+
+    /// Where the case finds what the process sees at the absolute `path`, in its own mounts too.
+    pub fn seen_path(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.pid()))
     }
 
     /// The first log line with `needle` in it.
@@ -237,7 +244,14 @@ impl ProxyOptions {
 
     /// Lets the process see `file` in the place of `target`, in a mount namespace of its own.
     pub fn mount(mut self, file: &str, target: &str) -> Self {
-        self.mounts.push((file.to_owned(), target.to_owned()));
+        self.mounts.push(Mount::bind(file, target));
+        self
+    }
+
+    /// Gives the process a disk of `bytes` at `target`, in a mount namespace of its own; see
+    /// [`Proxy::seen_path`].
+    pub fn small_disk(mut self, target: &str, bytes: usize) -> Self {
+        self.mounts.push(Mount::small_disk(target, bytes));
         self
     }
 
@@ -306,7 +320,7 @@ impl ProxyOptions {
             };
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mounts = c_mounts(&self.mounts);
+        let mounts = self.mounts;
         let (nofile, soft_nofile) = (self.nofile, self.soft_nofile);
         let io_uring_forbidden = self.io_uring_forbidden;
         // SAFETY: between fork and exec only system calls run, on memory prepared before.
@@ -333,11 +347,30 @@ impl ProxyOptions {
     }
 }
 
-type CMounts = Vec<(std::ffi::CString, std::ffi::CString)>;
+/// Arguments of mount(2), made before the fork.
+struct Mount {
+    source: CString,
+    target: CString,
+    kind: Option<CString>,
+    flags: libc::c_ulong,
+    options: CString,
+}
 
-fn c_mounts(mounts: &[(String, String)]) -> CMounts {
-    let c = |path: &String| std::ffi::CString::new(path.as_str()).expect("a path");
-    mounts.iter().map(|(file, target)| (c(file), c(target))).collect()
+impl Mount {
+    fn bind(file: &str, target: &str) -> Self {
+        let (source, options) = (c(file), c(""));
+        Self { source, target: c(target), kind: None, flags: libc::MS_BIND, options }
+    }
+
+    fn small_disk(target: &str, bytes: usize) -> Self {
+        let (source, kind) = (c("none"), Some(c("tmpfs")));
+        let options = c(&format!("size={bytes}"));
+        Self { source, target: c(target), kind, flags: 0, options }
+    }
+}
+
+fn c(text: &str) -> CString {
+    CString::new(text).expect("text without NUL")
 }
 
 /// Whether this user may give a process a view of its own on a file.
@@ -367,7 +400,7 @@ fn enter_mount_namespace() -> std::io::Result<()> {
     }
 }
 
-fn enter_mounts(mounts: &CMounts) -> std::io::Result<()> {
+fn enter_mounts(mounts: &[Mount]) -> std::io::Result<()> {
     if mounts.is_empty() {
         return Ok(());
     }
@@ -381,9 +414,10 @@ fn enter_mounts(mounts: &CMounts) -> std::io::Result<()> {
     unsafe {
         let private = libc::MS_REC | libc::MS_PRIVATE;
         check(libc::mount(null, c"/".as_ptr(), null, private, null.cast()))?;
-        for (file, target) in mounts {
-            let bind = libc::MS_BIND;
-            check(libc::mount(file.as_ptr(), target.as_ptr(), null, bind, null.cast()))?;
+        for Mount { source, target, kind, flags, options } in mounts {
+            let kind = kind.as_ref().map_or(null, |kind| kind.as_ptr());
+            let options = options.as_ptr().cast();
+            check(libc::mount(source.as_ptr(), target.as_ptr(), kind, *flags, options))?;
         }
     }
     Ok(())
