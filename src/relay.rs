@@ -9,6 +9,7 @@ use crate::{
     headers::{BodyOut, Out},
     http1::body::{CHUNK_ROOM_AFTER, CHUNK_ROOM_BEFORE, Decoder, wrap_chunk},
     limits::{BODY_READ_BYTES, LARGE_BLOCK_BYTES, SMALL_BLOCK_BYTES, TRAILER_BYTES_MAX},
+    observe::access_log::ConnectionFacts,
     shard::{
         Shard,
         blocks::{Block, Outgoing},
@@ -40,6 +41,11 @@ pub struct Ends<'x> {
 pub struct Progress {
     /// When the last piece of the request went out: the round trip begins. None before that.
     pub request_sent: Cell<Option<Instant>>,
+    /// When the first byte of the response came.
+    pub response_begun: Cell<Option<Instant>>,
+    /// How often a connection was asked for, and what is to be said of the last one.
+    pub attempts: Cell<u32>,
+    pub connection: Cell<Option<ConnectionFacts>>,
     /// The kernel took all of the request: the origin's connection is between messages when the response ends.
     pub request_taken: Cell<bool>,
     /// All of the request was read from the client.
@@ -50,6 +56,16 @@ pub struct Progress {
     pub chunked_out: Cell<bool>,
     /// Body bytes given to the client.
     pub body_bytes: Cell<u64>,
+}
+
+impl Progress {
+    /// A connection is asked for; what an attempt before it has noted is void.
+    pub fn begin_attempt(&self) {
+        self.attempts.set(self.attempts.get() + 1);
+        self.connection.set(None);
+        self.request_sent.set(None);
+        self.response_begun.set(None);
+    }
 }
 
 impl Ends<'_> {

@@ -30,9 +30,9 @@ pub const ACCESS_LOG_DIR: Flag = Flag {
 };
 
 pub const ACCESS_LOG_FORMAT: Flag = Flag {
-    help: "Lines of the access log: json, apache, ltsv",
+    help: "Lines of the access log: json, json+, apache, ltsv",
     default: Some("json"),
-    remedy: "give json, apache or ltsv",
+    remedy: "give json, json+, apache or ltsv",
     ..Flag::value("access-log-format", "FORMAT")
 };
 
@@ -85,6 +85,7 @@ pub fn read_access_log(text: &str, minutes: usize, kept: usize) -> Result<Access
 pub fn read_format(text: &str) -> Result<LogFormat, &'static str> {
     match text {
         "json" => Ok(LogFormat::Json),
+        "json+" => Ok(LogFormat::JsonPlus),
         "apache" => Ok(LogFormat::Apache),
         "ltsv" => Ok(LogFormat::Ltsv),
         _unknown => Err("is not a format"),

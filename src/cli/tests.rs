@@ -292,9 +292,12 @@ fn access_log_files_are_kept_for_as_many_rotations_as_told() {
 
 #[test]
 fn access_log_formats_have_their_names() {
-    for (name, format) in
-        [("json", LogFormat::Json), ("apache", LogFormat::Apache), ("ltsv", LogFormat::Ltsv)]
-    {
+    for (name, format) in [
+        ("json", LogFormat::Json),
+        ("json+", LogFormat::JsonPlus),
+        ("apache", LogFormat::Apache),
+        ("ltsv", LogFormat::Ltsv),
+    ] {
         assert_eq!(config(&["--access-log-format", name]).access_log_format, format);
     }
 }

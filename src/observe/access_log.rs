@@ -15,7 +15,7 @@ use crate::error::{Party, Phase};
 use crate::http1::head::Version;
 use crate::limits::{LOG_BATCH_BYTES, LOG_BATCH_SLACK_BYTES};
 use crate::observe::json::{append_f64, append_string};
-use crate::observe::latency::Acquired;
+use crate::observe::latency::{Acquired, Cost};
 use crate::observe::line::{Lines, percent_decoded};
 use crate::observe::writer::{Destination, Stream, WriterHandle};
 
@@ -47,18 +47,18 @@ pub struct Record<'a> {
     pub course: Course,
 }
 
-/// How a request was served.
+/// How a request was served. A duration that was not reached is None.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Course {
-    /// How often it was sent to an origin, or was about to be.
+    /// How often an origin's connection was asked for: 2 if the request was sent again.
     pub attempts: u32,
     /// The connection it was sent on last; None: it got none.
     pub connection: Option<ConnectionFacts>,
-    /// From the last byte of the request sent to the first of the response; None: none came, or it
+    /// From the last byte of the request sent to the first of the response; None also if the response
     /// came before the request was sent whole.
-    pub wait: Option<Duration>,
-    /// From the first byte of the request to the first of the response; None: none came.
     pub first_byte: Option<Duration>,
+    /// From the first byte of the response received to the last sent.
+    pub body: Option<Duration>,
     /// Who ended it before its end, and what was going on; None: it came to its end.
     pub ended_by: Option<(Party, Phase)>,
 }
@@ -68,11 +68,10 @@ pub struct Course {
 pub struct ConnectionFacts {
     pub origin: SocketAddr,
     pub acquired: Acquired,
+    pub cost: Cost,
     pub protocol: Protocol,
     /// None: it is not encrypted.
     pub tls: Option<TlsFacts>,
-    /// What its making took of this request's time; nothing, if it was there.
-    pub made_in: MadeIn,
 }
 
 /// What is spoken to an origin.
@@ -97,14 +96,6 @@ pub struct TlsFacts {
     pub version: &'static str,
     /// An earlier session was taken up.
     pub resumed: bool,
-}
-
-/// The phases of making a connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MadeIn {
-    pub dns: Duration,
-    pub connect: Duration,
-    pub tls: Duration,
 }
 
 /// What one failed request leaves on stderr. All bytes are as the peer sent them.

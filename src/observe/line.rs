@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::config::LogFormat;
 use crate::http1::head::Version;
-use crate::observe::access_log::{Course, MadeIn, Record};
+use crate::observe::access_log::{Course, Record};
 use crate::observe::escape::{append_ltsv, append_quoted};
 use crate::observe::json::{append_seconds, append_string, append_u64};
 use crate::observe::local_time::{Layout, Stamp};
@@ -38,7 +38,7 @@ impl Lines {
             LogFormat::Json => self.append_json(out, record),
             LogFormat::JsonPlus => {
                 self.append_json(out, record);
-                self.append_course(out, record);
+                self.append_course(out, &record.course);
             }
             LogFormat::Apache => self.append_apache(out, record),
             LogFormat::Ltsv => self.append_ltsv(out, record),
@@ -79,9 +79,9 @@ impl Lines {
         append_string(out, record.id);
     }
 
-    /// What `json+` has behind chocon's keys. A duration that was not reached is null.
-    fn append_course(&self, out: &mut Vec<u8>, record: &Record<'_>) {
-        let Course { attempts, connection, wait, first_byte, ended_by } = record.course;
+    /// What `json+` has behind chocon's keys.
+    fn append_course(&self, out: &mut Vec<u8>, course: &Course) {
+        let Course { attempts, connection, first_byte, body, ended_by } = *course;
         out.extend_from_slice(br#","origin":""#);
         match connection {
             Some(facts) => append_address(out, facts.origin),
@@ -96,13 +96,13 @@ impl Lines {
         out.extend_from_slice(if resumed { b"true" } else { b"false" });
         out.extend_from_slice(br#","attempts":"#);
         append_u64(out, u64::from(attempts));
-        let made_in = connection.map(|facts| facts.made_in);
-        append_ms(out, "dns_ms", made_in.map(|MadeIn { dns, .. }| dns));
-        append_ms(out, "connect_ms", made_in.map(|MadeIn { connect, .. }| connect));
-        append_ms(out, "tls_ms", made_in.map(|MadeIn { tls, .. }| tls));
-        append_ms(out, "wait_ms", wait);
+        let cost = connection.map(|facts| facts.cost);
+        append_ms(out, "dns_ms", cost.map(|cost| cost.dns));
+        append_ms(out, "connect_ms", cost.map(|cost| cost.connect));
+        append_ms(out, "tls_ms", cost.map(|cost| cost.tls));
+        append_ms(out, "wait_ms", cost.map(|cost| cost.wait));
         append_ms(out, "first_byte_ms", first_byte);
-        append_ms(out, "body_ms", first_byte.map(|begun| record.duration.saturating_sub(begun)));
+        append_ms(out, "body_ms", body);
         out.extend_from_slice(br#","shard":"#);
         append_u64(out, self.shard as u64);
         out.extend_from_slice(br#","ended_by":""#);
@@ -196,7 +196,7 @@ fn append_word(out: &mut Vec<u8>, key: &str, word: Option<&'static str>) {
     out.extend_from_slice(word.unwrap_or("-").as_bytes());
 }
 
-/// Milliseconds to the microsecond.
+/// Milliseconds to the microsecond, or null.
 fn append_ms(out: &mut Vec<u8>, key: &str, duration: Option<Duration>) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(key.as_bytes());

@@ -12,6 +12,7 @@ mod respond;
 
 use crate::{
     client::{Client, Input},
+    config::LogFormat,
     error::{Cause, Error, Party, Phase},
     headers::{self, BodyOut, Persistence},
     http1::{body::Decoder, framing::RequestBody, head::Version},
@@ -134,7 +135,11 @@ async fn forward(
     }
     let mut again = Again::MayBe;
     loop {
+        ends.progress.begin_attempt();
         let lease = upstream.lease(origin, ends.watch, again == Again::Is).await?;
+        if ends.shard.config.access_log_format == LogFormat::JsonPlus {
+            ends.progress.connection.set(Some(lease.facts()));
+        }
         let guard = ends.watch.lease(lease.connection.socket.clone());
         if ends.watch.cut().is_some() {
             return Err(ends.watch.explain(Party::Origin, Phase::Connect, Cause::TimedOut));
@@ -304,6 +309,22 @@ struct Entry<'e> {
 }
 
 impl Entry<'_> {
+    fn course(&self, now: Instant, error: Option<&Error>) -> Course {
+        let progress = self.progress;
+        let begun = progress.response_begun.get();
+        let first_byte = |begun: Instant| {
+            let sent = progress.request_sent.get()?;
+            (begun >= sent).then(|| begun.saturating_duration_since(sent))
+        };
+        Course {
+            attempts: progress.attempts.get(),
+            connection: progress.connection.get(),
+            first_byte: begun.and_then(first_byte),
+            body: begun.map(|begun| now.saturating_duration_since(begun)),
+            ended_by: error.map(|error| (error.party, error.phase)),
+        }
+    }
+
     fn record(&self, error: Option<&Error>, destination: Option<&Destination>) {
         let Entry { shard, client, asked, head, started, progress } = self;
         let now = Instant::now();
@@ -328,7 +349,7 @@ impl Entry<'_> {
                 duration: now.saturating_duration_since(*started),
                 host: &head[asked.host.clone()],
                 id: asked.id.bytes(),
-                course: Course::default(),
+                course: self.course(now, error),
             });
         }
         if let Some(error) = error {

@@ -146,8 +146,10 @@ impl HeadReader {
 
 /// An answer that comes before the request is sent whole says nothing about the round trip.
 fn record_round_trip(ends: &Ends<'_>, lease: &Lease) {
+    let now = Instant::now();
+    ends.progress.response_begun.set(Some(now));
     if let Some(sent) = ends.progress.request_sent.get() {
-        lease.record(Instant::now().saturating_duration_since(sent));
+        lease.record(now.saturating_duration_since(sent));
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     error::Cause,
+    observe::access_log::TlsFacts,
     shard::{
         blocks::{Block, Blocks},
         sys::{Direction, Peek, SendError, Socket},
@@ -38,6 +39,11 @@ impl Connection {
     /// The origin's name no longer leads to the address of this connection: no new request on it.
     pub fn has_left(&self) -> bool {
         self.address.address().is_gone()
+    }
+
+    /// What the handshake came to; None: it is not encrypted.
+    pub fn tls_facts(&self) -> Option<TlsFacts> {
+        self.session.as_ref().map(|session| session.facts())
     }
 
     /// Receives at least one byte of the origin's into `block[range]`, or 0 at an orderly end.

@@ -22,7 +22,10 @@ pub mod tls;
 use crate::{
     error::{Cause, Error, Phase},
     limits::{IDLE_PER_SHARD_MAX, ROUTES_CACHED_MAX},
-    observe::latency::{Acquired, Cost, OriginSnapshot},
+    observe::{
+        access_log::{ConnectionFacts, Protocol},
+        latency::{Acquired, Cost, OriginSnapshot},
+    },
     route::route,
     shard::{Shard, sys, watch::Watch},
 };
@@ -34,7 +37,7 @@ use origins::{Key, Origins};
 use policy::Policy;
 use std::{
     cell::{Cell, RefCell},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     rc::{Rc, Weak},
     sync::mpsc::Sender,
     time::{Duration, Instant},
@@ -77,6 +80,17 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// For the access log.
+    pub fn facts(&self) -> ConnectionFacts {
+        ConnectionFacts {
+            origin: SocketAddr::new(self.connection.address.address().ip, self.origin.key.port),
+            acquired: self.acquired,
+            cost: self.cost,
+            protocol: Protocol::Http11,
+            tls: self.connection.tls_facts(),
+        }
+    }
+
     /// Records the time from the request sent to the first byte of the response.
     pub fn record(&self, round_trip: Duration) {
         let us = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);

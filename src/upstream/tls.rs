@@ -9,6 +9,7 @@
 use crate::{
     error::Cause,
     limits::{LARGE_BLOCK_BYTES, SMALL_BLOCK_BYTES, TLS_SESSIONS_MAX},
+    observe::access_log::TlsFacts,
     shard::{
         blocks::{Block, Blocks},
         sys::{self, Direction, Socket},
@@ -21,8 +22,8 @@ use monoio::{
 };
 use monoio_rustls::{TlsConnector, TlsError};
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, client::Resumption, crypto::aws_lc_rs,
-    pki_types::ServerName,
+    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore,
+    client::Resumption, crypto::aws_lc_rs, pki_types::ServerName,
 };
 use std::{
     cell::RefCell,
@@ -217,6 +218,19 @@ impl Session {
             }
         }
         true
+    }
+
+    /// What the handshake came to, for the access log.
+    pub fn facts(&self) -> TlsFacts {
+        let connection = &self.state.borrow().connection;
+        let version = match connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            // Nothing else is offered, and a session is made only after the handshake.
+            Some(_) | None => "-",
+        };
+        let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        TlsFacts { version, resumed }
     }
 
     /// Whether nothing is left over from the last response.

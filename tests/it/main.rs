@@ -16,6 +16,7 @@ mod ids;
 mod keep_alive;
 mod latency;
 mod limits;
+mod log_course;
 mod log_files;
 mod names;
 mod pool;
