@@ -8,6 +8,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use log::LevelFilter;
 
+use crate::rules::Rules;
+
 /// The whole configuration. Each field names the flag it comes from; `None` for a deadline means
 /// that there is none, as 0 does in Go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +46,12 @@ pub struct Config {
     pub allow_cidr: Vec<IpNet>,
     /// `--tcp-congestion`: of connections to origins, tried on the kernel; None: the kernel's default.
     pub tcp_congestion: Option<String>,
+    /// `--map`, `--upgrade-https`, `--forward`: where names without a ccnproxy label may go.
+    pub rules: Rules,
+    /// `--resolver`: whether addresses in the hosts file count.
+    pub hosts_file: bool,
+    /// `--dns-server`: asked in place of those in resolv.conf; none: those are.
+    pub dns_servers: Vec<SocketAddr>,
     /// `--log-level`.
     pub log_level: LevelFilter,
     /// `--check`: find out what would keep the process from serving, and serve nothing.

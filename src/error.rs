@@ -48,6 +48,8 @@ pub enum Cause {
     NoRoute(&'static str),
     /// The request came through a chocon before.
     Loop,
+    /// The name leads to this proxy itself; the text says what helps.
+    LeadsBack(String),
     /// The address must not be dialled; the text says why and what opens it.
     Forbidden(String),
     /// The deadline of the phase ran out.
@@ -103,7 +105,7 @@ impl Error {
             (Cause::VersionNotSupported, Party::Client) => 505,
             (Cause::VersionNotSupported, Party::Origin | Party::Proxy) => 502,
             (Cause::NoRoute(_), _) => 400,
-            (Cause::Loop, _) => 508,
+            (Cause::Loop | Cause::LeadsBack(_), _) => 508, // RFC 5842 §7.2
             (Cause::Forbidden(_), _) => 403,
             (Cause::TimedOut, Party::Client) => 408,
             (Cause::TimedOut, Party::Origin | Party::Proxy) => 504,
@@ -168,6 +170,7 @@ impl Cause {
             Cause::VersionNotSupported => "version",
             Cause::NoRoute(_) => "no-route",
             Cause::Loop => "loop",
+            Cause::LeadsBack(_) => "leads-back",
             Cause::Forbidden(_) => "forbidden",
             Cause::TimedOut | Cause::Unanswered(_) => "timed-out",
             Cause::Closed => "closed",
@@ -191,7 +194,8 @@ impl Cause {
             Cause::Loop => "the request has passed through chocon before; \
                 check that the origin's name does not lead back here"
                 .into(),
-            Cause::Forbidden(why)
+            Cause::LeadsBack(why)
+            | Cause::Forbidden(why)
             | Cause::Unreached(why)
             | Cause::Unanswered(why)
             | Cause::Name(why)

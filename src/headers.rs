@@ -5,10 +5,13 @@
 
 #![forbid(unsafe_code)]
 
-use crate::http1::{
-    fields::Field,
-    framing::{RequestBody, ResponseBody},
-    head::{Fields, RequestHead, ResponseHead, Version},
+use crate::{
+    authority::Scheme,
+    http1::{
+        fields::Field,
+        framing::{RequestBody, ResponseBody},
+        head::{Fields, RequestHead, ResponseHead, Version},
+    },
 };
 use std::ops::Range;
 
@@ -26,15 +29,15 @@ impl Out for Vec<u8> {
     }
 }
 
-/// Writes the head for the origin: always HTTP/1.1, origin-form, `Host` as routed.
+/// Writes the head for the origin: always HTTP/1.1, origin-form.
 ///
-/// `target` is what the origin is asked for, `host` its name and port, and `id` identifies the request in every log
-/// on its way.
+/// `target` is what the origin is asked for, and `id` identifies the request in every log on its way. `host` replaces the
+/// client's Host; None leaves its line as it stands, byte for byte, for the client may have signed it.
 pub fn write_request(
     out: &mut impl Out,
     head: &RequestHead<'_, '_>,
     target: Target<'_>,
-    host: &[u8],
+    host: Option<&[u8]>,
     id: &[u8],
 ) {
     out.push(head.method.as_bytes());
@@ -42,15 +45,17 @@ pub fn write_request(
     out.push(target.before_path.as_bytes());
     out.push(target.path_and_query.as_bytes());
     out.push(b" HTTP/1.1\r\n");
-    if head.host.is_none() {
+    if let (None, Some(host)) = (head.host, host) {
         // RFC 9112 §3.2: required in HTTP/1.1, though an HTTP/1.0 client did not have to send it.
         write_host(out, host);
     }
     let mut length_written = false;
     copy_fields(out, &head.fields, |out, field| match field {
         Field::Host => {
-            write_host(out, host);
-            true
+            if let Some(host) = host {
+                write_host(out, host);
+            }
+            host.is_some()
         }
         // RFC 9112 §6.3: repeated identical lengths become one.
         Field::ContentLength => std::mem::replace(&mut length_written, true),
@@ -243,8 +248,8 @@ fn push_number(out: &mut impl Out, mut number: u64) {
 /// What the origin is asked for, in origin-form (RFC 9112 §3.2.1) or as `*` (§3.2.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target<'t> {
-    /// The authority of an absolute-form target; it wins over Host (RFC 9112 §3.2.2).
-    pub authority: Option<&'t str>,
+    /// Where an absolute-form target leads: its scheme and authority. It wins over Host (RFC 9112 §3.2.2).
+    pub absolute: Option<(Scheme, &'t str)>,
     /// `/` where an absolute-form target has a query and no path; else empty.
     pub before_path: &'static str,
     /// The client's bytes.
@@ -255,9 +260,9 @@ impl<'t> Target<'t> {
     /// Takes a request target apart. Errors: a form that no request to a proxy may have.
     pub fn parse(method: &str, target: &'t str) -> Result<Self, &'static str> {
         if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
-            return Ok(Self { authority: None, before_path: "", path_and_query: target });
+            return Ok(Self { absolute: None, before_path: "", path_and_query: target });
         }
-        let rest = strip_scheme(target)
+        let (scheme, rest) = Scheme::split(target)
             .ok_or("the request target is neither a path nor an absolute http URL")?;
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path_and_query) = rest.split_at(end);
@@ -267,21 +272,13 @@ impl<'t> Target<'t> {
             None if method == "OPTIONS" => "*",
             Some(_) | None => "/",
         };
-        Ok(Self { authority: Some(authority), before_path, path_and_query })
+        Ok(Self { absolute: Some((scheme, authority)), before_path, path_and_query })
     }
 
     /// The path without the query, for the log.
     pub fn path(&self) -> &'t str {
         self.path_and_query.split('?').next().unwrap_or_default()
     }
-}
-
-/// The scheme of an absolute-form target says nothing here: the ccnproxy label does.
-fn strip_scheme(target: &str) -> Option<&str> {
-    ["http://", "https://"].iter().find_map(|scheme| {
-        let head = target.get(..scheme.len())?;
-        head.eq_ignore_ascii_case(scheme).then(|| &target[scheme.len()..])
-    })
 }
 
 #[cfg(test)]

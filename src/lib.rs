@@ -63,4 +63,8 @@ pub mod error;
 
 pub mod config;
 
+pub mod rules;
+
+pub mod authority;
+
 pub mod limits;

@@ -79,7 +79,8 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// its idle connections and its histogram.
 pub const ORIGINS_MAX: usize = 1024;
 
-/// Host spellings that a shard remembers with their origin. Beyond it all are forgotten and routed again.
+/// Spellings of authorities that a shard remembers with their origin, for each form in which they come. Beyond it all
+/// are forgotten and routed again.
 pub const ROUTES_CACHED_MAX: usize = 4096;
 
 /// Idle connections of all origins that a shard keeps. Beyond it a connection is closed instead of kept.
@@ -210,6 +211,13 @@ pub const ALLOW_CIDRS_MAX: usize = 256;
 /// are refused at the start. Far beyond any use, and their product still fits in a clock.
 pub const LOG_ROTATE_MINUTES_MAX: usize = 5_256_000;
 pub const LOG_ROTATIONS_KEPT_MAX: usize = 1_000_000;
+
+/// Most `--map`, `--upgrade-https` and `--forward` flags, of each; more are refused at the start. The lists are walked
+/// for each authority that a shard does not know yet.
+pub const RULES_MAX: usize = 256;
+
+/// Most `--dns-server` flags; more are refused at the start. resolv.conf(5) takes three.
+pub const DNS_SERVERS_MAX: usize = 8;
 
 /// Bytes of log lines that a shard gathers before it hands them to the writer. At about 250 bytes
 /// a line one hand-over serves some 65 requests; a quiet shard hands over at its next flush.

@@ -1,101 +1,123 @@
-//! Where a request goes: from the Host that the client sent to the origin that it names.
+//! Where a request goes: from the authority that the client named to the origin that it means.
 //!
 //! chocon: `httpproxy.go`, `rewriteHost`. The LAST label that is `ccnproxy`, `ccnproxy-https`, `ccnproxy-secure` or
 //! `ccnproxy-ssl` splits the name: before it stands the origin, what follows is ignored, the port is the origin's.
 //! Better than chocon: IPv6 literals, upper case and a trailing dot work.
+//!
+//! A name without such a label is the origin's true one. It goes where a `--map` says; else, if the client asks a proxy
+//! for it (absolute-form), where `--upgrade-https` or `--forward` lets it go; else nowhere.
 
 #![forbid(unsafe_code)]
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use crate::{
+    authority::{Invalid, OriginUrl, Scheme, canonical, check_name, split_port},
+    rules::Rules,
+};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scheme {
-    Http,
-    Https,
-}
-
-impl Scheme {
-    pub fn word(self) -> &'static str {
-        match self {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
-        }
-    }
-
-    pub fn default_port(self) -> u16 {
-        match self {
-            Scheme::Http => 80,
-            Scheme::Https => 443,
-        }
-    }
-}
-
-/// An origin as the client spelled it.
+/// Where the authority stood: the same one may lead elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route<'h> {
-    pub scheme: Scheme,
-    /// Name, IPv4 address, or IPv6 address in brackets; checked, in the client's spelling, no trailing dot.
-    pub name: &'h str,
-    /// The port that the client gave, if any.
-    pub port: Option<u16>,
+pub enum Form {
+    /// In Host, with a target in origin-form (RFC 9112 §3.2.1).
+    Host,
+    /// In a target in absolute-form (RFC 9112 §3.2.2) of this scheme.
+    Absolute(Scheme),
 }
 
-impl Route<'_> {
-    pub fn port_or_default(&self) -> u16 {
-        self.port.unwrap_or(self.scheme.default_port())
+impl Form {
+    pub const COUNT: usize = 3;
+
+    /// Below `COUNT`, each its own.
+    pub fn index(self) -> usize {
+        match self {
+            Form::Host => 0,
+            Form::Absolute(Scheme::Http) => 1,
+            Form::Absolute(Scheme::Https) => 2,
+        }
     }
 }
 
-pub const NO_LABEL: &str =
-    "the Host has no ccnproxy label; send Host: NAME.ccnproxy-https or NAME.ccnproxy";
-const NO_NAME: &str = "the Host has no origin name before its ccnproxy label";
-const BAD_NAME: &str = "the origin name in the Host is not a valid host name or address";
-const BAD_PORT: &str = "the port in the Host is not a number from 1 to 65535";
+/// What an authority leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub origin: OriginUrl,
+    pub host: HostOut,
+}
 
-/// Finds the origin that an authority (Host value, or the authority of an absolute-form target) names.
+/// What the origin sees as Host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostOut {
+    /// The origin's name and port in the client's spelling, without the ccnproxy label.
+    Is(Box<[u8]>),
+    /// The authority as the client wrote it: it may have signed it.
+    AsSent,
+}
+
+pub const NO_LABEL: &str = "the Host has no ccnproxy label; send Host: NAME.ccnproxy-https or NAME.ccnproxy, or start \
+    with --map HOST=https://ORIGIN if the name is the origin's own";
+const NOT_ALLOWED: &str = "the target's name has no ccnproxy label; start with --upgrade-https NAME to send it over \
+    TLS, with --forward NAME to send it as it is, or with --map NAME=ORIGIN";
+const NO_ORIGIN: &str = "the Host or the target has no origin name before its ccnproxy label";
+const BAD_ORIGIN: &str =
+    "the origin name in the Host or the target is not a valid host name or address";
+const BAD_ORIGIN_PORT: &str = "the port in the Host or the target is not a number from 1 to 65535";
+
+/// Finds the origin that an authority names.
 ///
 /// Errors: a sentence for the log; the client gets 400.
-pub fn route(authority: &[u8]) -> Result<Route<'_>, &'static str> {
-    let authority = std::str::from_utf8(authority).map_err(|_| BAD_NAME)?;
-    let (labels, port) = split_port(authority)?;
-    let (scheme, name) = split_label(labels)?;
-    Ok(Route { scheme, name: check_name(name)?, port })
+pub fn route(authority: &[u8], form: Form, rules: &Rules) -> Result<Route, &'static str> {
+    let authority = std::str::from_utf8(authority).map_err(|_| BAD_ORIGIN)?;
+    let (name, port) = split_port(authority).map_err(explain)?;
+    let Some((scheme, origin)) = find_label(name) else {
+        return true_name(name, port, form, rules);
+    };
+    let name = check_name(origin.ok_or(NO_ORIGIN)?).map_err(explain)?;
+    let host = match port {
+        Some(port) => format!("{name}:{port}"),
+        None => name.to_owned(),
+    };
+    let port = port.unwrap_or(scheme.default_port());
+    let origin = OriginUrl { scheme, name: canonical(name), port };
+    Ok(Route { origin, host: HostOut::Is(host.into_bytes().into()) })
 }
 
-/// Splits `host[:port]`, where the host may be or begin with a bracketed IPv6 literal.
-fn split_port(authority: &str) -> Result<(&str, Option<u16>), &'static str> {
-    let after_literal = match authority.strip_prefix('[') {
-        Some(rest) => rest.find(']').map(|end| end + 2).ok_or(BAD_NAME)?,
-        None => 0,
+fn true_name(
+    name: &str,
+    port: Option<u16>,
+    form: Form,
+    rules: &Rules,
+) -> Result<Route, &'static str> {
+    let nowhere = match form {
+        Form::Host => NO_LABEL,
+        Form::Absolute(_) => NOT_ALLOWED,
     };
-    let Some(colon) = authority[after_literal..].find(':').map(|at| at + after_literal) else {
-        return Ok((authority, None));
-    };
-    let (host, port) = (&authority[..colon], &authority[colon + 1..]);
-    if port.is_empty() {
-        // RFC 9110 §4.2.3: an empty port is the default one.
-        return Ok((host, None));
-    }
-    if port.len() > 5 || !port.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(BAD_PORT);
-    }
-    match port.parse::<u16>() {
-        Ok(0) | Err(_) => Err(BAD_PORT),
-        Ok(port) => Ok((host, Some(port))),
+    let name = canonical(check_name(name).map_err(|_| nowhere)?);
+    let http_port = port.unwrap_or(Scheme::Http.default_port());
+    let origin = rules.mapped(&name, http_port).or_else(|| match form {
+        Form::Host => None,
+        Form::Absolute(scheme) => rules.allowed(scheme, &name, port),
+    });
+    Ok(Route { origin: origin.ok_or(nowhere)?, host: HostOut::AsSent })
+}
+
+fn explain(invalid: Invalid) -> &'static str {
+    match invalid {
+        Invalid::NoName => NO_ORIGIN,
+        Invalid::Name => BAD_ORIGIN,
+        Invalid::Port => BAD_ORIGIN_PORT,
     }
 }
 
-/// Finds the last ccnproxy label and what stands before it.
-fn split_label(host: &str) -> Result<(Scheme, &str), &'static str> {
-    let mut end = host.len();
+/// Finds the last ccnproxy label: the scheme that it means, and what stands before it, if anything does.
+pub fn find_label(name: &str) -> Option<(Scheme, Option<&str>)> {
+    let mut end = name.len();
     loop {
-        let start = host[..end].rfind('.').map_or(0, |dot| dot + 1);
-        if let Some(scheme) = scheme_of(&host[start..end]) {
+        let start = name[..end].rfind('.').map_or(0, |dot| dot + 1);
+        if let Some(scheme) = scheme_of(&name[start..end]) {
             // At index 0 there is no origin before it. chocon: 400.
-            return if start == 0 { Err(NO_NAME) } else { Ok((scheme, &host[..start - 1])) };
+            return Some((scheme, (start > 0).then(|| &name[..start - 1])));
         }
         if start == 0 {
-            return Err(NO_LABEL);
+            return None;
         }
         end = start - 1;
     }
@@ -113,74 +135,63 @@ fn scheme_of(label: &str) -> Option<Scheme> {
     https.iter().any(|s| suffix.eq_ignore_ascii_case(s)).then_some(Scheme::Https)
 }
 
-/// Checks that a name is one that can be dialled, and takes one trailing dot away.
-fn check_name(name: &str) -> Result<&str, &'static str> {
-    if name.is_empty() || name == "." {
-        return Err(NO_NAME);
-    }
-    if let Some(rest) = name.strip_prefix('[') {
-        let literal = rest.strip_suffix(']').ok_or(BAD_NAME)?;
-        return literal.parse::<Ipv6Addr>().map(|_| name).map_err(|_| BAD_NAME);
-    }
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    // RFC 1035 §2.3.4: 253 characters, labels of 1 to 63.
-    if name.len() > 253 || !name.split('.').all(is_label) {
-        return Err(BAD_NAME);
-    }
-    // A name whose last label is a number is an address or nothing (WHATWG URL "ends in a number"): `0`,
-    // `2130706433` and `127.1` must not reach a resolver that takes them for 127.0.0.1.
-    let last = name.rsplit('.').next().unwrap_or(name);
-    let numeric = last.bytes().all(|b| b.is_ascii_digit())
-        || last.get(..2).is_some_and(|x| x.eq_ignore_ascii_case("0x"));
-    if numeric && name.parse::<Ipv4Addr>().is_err() {
-        return Err(BAD_NAME);
-    }
-    Ok(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::{Map, Pattern};
     use proptest::prelude::*;
 
-    fn http(name: &str, port: Option<u16>) -> Result<Route<'_>, &'static str> {
-        Ok(Route { scheme: Scheme::Http, name, port })
+    fn by_label(host: &[u8]) -> Result<Route, &'static str> {
+        let route = route(host, Form::Host, &Rules::default());
+        // A target in absolute-form is routed by the same convention.
+        for scheme in [Scheme::Http, Scheme::Https] {
+            let absolute = super::route(host, Form::Absolute(scheme), &Rules::default());
+            assert_eq!(absolute.ok(), route.clone().ok());
+        }
+        route
     }
 
-    fn https(name: &str, port: Option<u16>) -> Result<Route<'_>, &'static str> {
-        Ok(Route { scheme: Scheme::Https, name, port })
+    fn to(scheme: Scheme, name: &str, port: Option<u16>) -> Result<Route, &'static str> {
+        let host = port.map_or(name.to_owned(), |port| format!("{name}:{port}"));
+        let port = port.unwrap_or(scheme.default_port());
+        let origin = OriginUrl { scheme, name: canonical(name), port };
+        Ok(Route { origin, host: HostOut::Is(host.into_bytes().into()) })
+    }
+
+    fn http(name: &str, port: Option<u16>) -> Result<Route, &'static str> {
+        to(Scheme::Http, name, port)
+    }
+
+    fn https(name: &str, port: Option<u16>) -> Result<Route, &'static str> {
+        to(Scheme::Https, name, port)
     }
 
     #[test]
     fn the_reference_table_holds() {
-        assert_eq!(route(b"example.com.ccnproxy:3000"), http("example.com", Some(3000)));
-        assert_eq!(route(b"example.com.ccnproxy"), http("example.com", None));
-        assert_eq!(route(b"example.com.ccnproxy.local:3000"), http("example.com", Some(3000)));
-        assert_eq!(route(b"example.com.ccnproxy.local"), http("example.com", None));
-        assert_eq!(route(b"example.com.ccnproxy-ssl:3000"), https("example.com", Some(3000)));
-        assert_eq!(route(b"example.com.ccnproxy-ssl"), https("example.com", None));
-        assert_eq!(route(b"example.com.ccnproxy-https"), https("example.com", None));
-        assert_eq!(route(b"example.com.ccnproxy-secure"), https("example.com", None));
+        assert_eq!(by_label(b"example.com.ccnproxy:3000"), http("example.com", Some(3000)));
+        assert_eq!(by_label(b"example.com.ccnproxy"), http("example.com", None));
+        assert_eq!(by_label(b"example.com.ccnproxy.local:3000"), http("example.com", Some(3000)));
+        assert_eq!(by_label(b"example.com.ccnproxy.local"), http("example.com", None));
+        assert_eq!(by_label(b"example.com.ccnproxy-ssl:3000"), https("example.com", Some(3000)));
+        assert_eq!(by_label(b"example.com.ccnproxy-ssl"), https("example.com", None));
+        assert_eq!(by_label(b"example.com.ccnproxy-https"), https("example.com", None));
+        assert_eq!(by_label(b"example.com.ccnproxy-secure"), https("example.com", None));
     }
 
     #[test]
     fn the_last_label_wins() {
-        assert_eq!(route(b"a.ccnproxy.b.ccnproxy-https.c"), https("a.ccnproxy.b", None));
-        assert_eq!(route(b"a.ccnproxy-https.ccnproxy"), http("a.ccnproxy-https", None));
+        assert_eq!(by_label(b"a.ccnproxy.b.ccnproxy-https.c"), https("a.ccnproxy.b", None));
+        assert_eq!(by_label(b"a.ccnproxy-https.ccnproxy"), http("a.ccnproxy-https", None));
     }
 
     #[test]
     fn mended_faults_work() {
-        assert_eq!(route(b"[::1].ccnproxy:8080"), http("[::1]", Some(8080)));
-        assert_eq!(route(b"[2001:DB8::1].CCNPROXY-HTTPS"), https("[2001:DB8::1]", None));
-        assert_eq!(route(b"Example.COM.CcnProxy-SSL."), https("Example.COM", None));
-        assert_eq!(route(b"example.com..ccnproxy"), http("example.com", None));
-        assert_eq!(route(b"example.com.ccnproxy:"), http("example.com", None));
-        assert_eq!(route(b"127.0.0.1.ccnproxy:9001"), http("127.0.0.1", Some(9001)));
+        assert_eq!(by_label(b"[::1].ccnproxy:8080"), http("[::1]", Some(8080)));
+        assert_eq!(by_label(b"[2001:DB8::1].CCNPROXY-HTTPS"), https("[2001:DB8::1]", None));
+        assert_eq!(by_label(b"Example.COM.CcnProxy-SSL."), https("Example.COM", None));
+        assert_eq!(by_label(b"example.com..ccnproxy"), http("example.com", None));
+        assert_eq!(by_label(b"example.com.ccnproxy:"), http("example.com", None));
+        assert_eq!(by_label(b"127.0.0.1.ccnproxy:9001"), http("127.0.0.1", Some(9001)));
     }
 
     #[test]
@@ -213,44 +224,122 @@ mod tests {
             "256.1.1.1.ccnproxy",
             "0177.0.0.1.ccnproxy",
         ] {
-            assert!(route(host.as_bytes()).is_err(), "{host}");
+            assert!(by_label(host.as_bytes()).is_err(), "{host}");
         }
-        assert!(route(b"\xff.ccnproxy").is_err());
+        assert!(by_label(b"\xff.ccnproxy").is_err());
     }
 
     #[test]
     fn ports_are_checked_at_the_bounds() {
-        assert_eq!(route(b"a.ccnproxy:1"), http("a", Some(1)));
-        assert_eq!(route(b"a.ccnproxy:65535"), http("a", Some(65535)));
+        assert_eq!(by_label(b"a.ccnproxy:1"), http("a", Some(1)));
+        assert_eq!(by_label(b"a.ccnproxy:65535"), http("a", Some(65535)));
         for bad in ["0", "65536", "00080x", "-1", "+80", "80a", "99999", "000080", "80:80"] {
-            assert_eq!(route(format!("a.ccnproxy:{bad}").as_bytes()), Err(BAD_PORT), "{bad}");
+            assert_eq!(
+                by_label(format!("a.ccnproxy:{bad}").as_bytes()),
+                Err(BAD_ORIGIN_PORT),
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn labels_are_checked_at_the_bounds() {
         let label = "a".repeat(63);
-        assert!(route(format!("{label}.ccnproxy").as_bytes()).is_ok());
-        assert!(route(format!("{label}a.ccnproxy").as_bytes()).is_err());
+        assert!(by_label(format!("{label}.ccnproxy").as_bytes()).is_ok());
+        assert!(by_label(format!("{label}a.ccnproxy").as_bytes()).is_err());
         let name = format!("{label}.{label}.{label}.{}", "a".repeat(61));
         assert_eq!(name.len(), 253);
-        assert!(route(format!("{name}.ccnproxy").as_bytes()).is_ok());
-        assert!(route(format!("{name}a.ccnproxy").as_bytes()).is_err());
+        assert!(by_label(format!("{name}.ccnproxy").as_bytes()).is_ok());
+        assert!(by_label(format!("{name}a.ccnproxy").as_bytes()).is_err());
+    }
+
+    fn rules(maps: &[&str], upgrade: &[&str], forward: &[&str]) -> Rules {
+        let patterns = |list: &[&str]| list.iter().map(|p| Pattern::parse(p).unwrap()).collect();
+        Rules {
+            maps: maps.iter().map(|map| Map::parse(map).unwrap()).collect(),
+            upgrade_https: patterns(upgrade),
+            forward: patterns(forward),
+        }
+    }
+
+    fn as_sent(url: &str) -> Result<Route, &'static str> {
+        Ok(Route { origin: OriginUrl::parse(url)?, host: HostOut::AsSent })
+    }
+
+    const ABSOLUTE: Form = Form::Absolute(Scheme::Http);
+
+    #[test]
+    fn a_true_name_goes_where_a_flag_says_and_keeps_its_host() {
+        let rules = rules(&["m.a=https://o.b:8443"], &["*.u.a"], &["*.f.a"]);
+        let go = |host: &str, form| route(host.as_bytes(), form, &rules);
+        assert_eq!(go("M.a:3000", Form::Host), as_sent("https://o.b:8443"));
+        assert_eq!(go("m.a", ABSOLUTE), as_sent("https://o.b:8443"));
+        assert_eq!(go("X.u.a", ABSOLUTE), as_sent("https://x.u.a"));
+        assert_eq!(go("x.f.a:81", ABSOLUTE), as_sent("http://x.f.a:81"));
+        assert_eq!(go("x.f.a", Form::Absolute(Scheme::Https)), as_sent("https://x.f.a"));
+    }
+
+    #[test]
+    fn a_host_alone_is_led_by_maps_only() {
+        let rules = rules(&[], &["*"], &["*"]);
+        assert_eq!(route(b"x.u.a", Form::Host, &rules), Err(NO_LABEL));
+    }
+
+    #[test]
+    fn a_label_follows_the_convention_whatever_the_flags_say() {
+        let rules = rules(&["*=https://o.b"], &["*"], &["*"]);
+        for form in [Form::Host, ABSOLUTE, Form::Absolute(Scheme::Https)] {
+            assert_eq!(route(b"a.ccnproxy:81", form, &rules), http("a", Some(81)));
+            assert_eq!(route(b"ccnproxy.a", form, &rules), Err(NO_ORIGIN));
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_goes_nowhere_whatever_the_flags_say() {
+        let rules = rules(&["*=https"], &["*"], &["*"]);
+        for host in [
+            "",
+            ".",
+            "a b",
+            "u@a",
+            "a..b",
+            "127.1",
+            "2130706433",
+            "[::1",
+            "a:0",
+            "a:1:2",
+            "a/b",
+            "[fe80::1%25lo]",
+        ] {
+            for form in [Form::Host, ABSOLUTE] {
+                assert!(route(host.as_bytes(), form, &rules).is_err(), "{host}");
+            }
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_flags() {
+        let go = |form| route(b"example.com", form, &Rules::default()).unwrap_err();
+        assert!(go(Form::Host).contains("--map"));
+        assert!(go(ABSOLUTE).contains("--upgrade-https") && go(ABSOLUTE).contains("--forward"));
     }
 
     proptest! {
         #[test]
         fn no_input_panics_and_an_accepted_name_is_clean(host in proptest::collection::vec(any::<u8>(), 0..300)) {
-            if let Ok(route) = route(&host) {
-                prop_assert!(!route.name.is_empty());
-                prop_assert!(route.name.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b'@'));
+            if let Ok(route) = by_label(&host) {
+                let HostOut::Is(host) = route.host else { panic!("by the label") };
+                for name in [route.origin.name.as_bytes(), &host] {
+                    prop_assert!(!name.is_empty());
+                    prop_assert!(name.iter().all(|b| b.is_ascii_graphic() && *b != b'/' && *b != b'@'));
+                }
             }
         }
 
         #[test]
         fn any_name_before_the_label_is_found(name in "[a-z][a-z0-9]{0,10}(\\.[a-z]{1,10}){0,3}", port in 1u16.., tail in "(\\.[a-z]{1,7}){0,2}") {
             let host = format!("{name}.ccnproxy-https{tail}:{port}");
-            prop_assert_eq!(route(host.as_bytes()), https(&name, Some(port)));
+            prop_assert_eq!(by_label(host.as_bytes()), https(&name, Some(port)));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a flag is, and the groups in which the help shows them.
 #![forbid(unsafe_code)]
 
-use crate::cli::{deadlines, listening, logs, origins, other};
+use crate::cli::{deadlines, listening, logs, origins, other, routes};
 
 /// A flag and its environment variable. `..Flag::value(..)` and its sisters fill in what is usual.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +37,8 @@ pub struct Group {
 }
 
 /// All flags, in the order of the help.
-pub const GROUPS: [Group; 5] =
-    [listening::GROUP, origins::GROUP, deadlines::GROUP, logs::GROUP, other::GROUP];
+pub const GROUPS: [Group; 6] =
+    [listening::GROUP, origins::GROUP, routes::GROUP, deadlines::GROUP, logs::GROUP, other::GROUP];
 
 pub fn all_flags() -> impl Iterator<Item = &'static Flag> {
     GROUPS.iter().flat_map(|group| group.flags).copied()

@@ -1,7 +1,7 @@
 //! Flags as typed become the configuration as meant.
 //!
 //! To add a flag:
-//! 1. Declare it in the file of its group (`listening`, `origins`, `deadlines`, `logs`, `other`) and
+//! 1. Declare it in the file of its group (`listening`, `origins`, `routes`, ...) and
 //!    list it in that file's `GROUP`. Help, suggestions and environment variable follow from that.
 //! 2. Add a field to [`Config`], its line in `config` below, and its default to `tests.rs`.
 //!    `Check` has what most flags need: `value`, `optional`, `list`, `number`, `deadline`,
@@ -17,6 +17,7 @@ mod listening;
 mod logs;
 mod origins;
 mod other;
+mod routes;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -39,13 +40,18 @@ use origins::{
     ALLOW_CIDR, KEEPALIVE_CONNS, KEEPALIVE_TIMEOUT, TCP_CONGESTION, read_congestion, read_network,
 };
 use other::CHECK;
+use routes::{
+    DNS_SERVER, FORWARD, MAP, RESOLVER, UPGRADE_HTTPS, read_dns_server, read_map, read_pattern,
+    read_resolver,
+};
 use values::{read_duration, try_directory, whole_number};
 
 use crate::config::{AccessLogTo, Config};
 use crate::limits::{
-    ALLOW_CIDRS_MAX, KEEPALIVE_CONNS_MAX, LOG_ROTATE_MINUTES_MAX, LOG_ROTATIONS_KEPT_MAX,
-    SHARDS_MAX,
+    ALLOW_CIDRS_MAX, DNS_SERVERS_MAX, KEEPALIVE_CONNS_MAX, LOG_ROTATE_MINUTES_MAX,
+    LOG_ROTATIONS_KEPT_MAX, RULES_MAX, SHARDS_MAX,
 };
+use crate::rules::Rules;
 use crate::upstream::tls::PROVIDER;
 
 /// Why the process ends without serving: help or version was asked for, or the flags are mistaken.
@@ -105,6 +111,14 @@ fn config(check: &mut Check, ignored_variables: Vec<String>) -> Config {
         keepalive_timeout: check.above_zero(&KEEPALIVE_TIMEOUT),
         allow_cidr: check.list(&ALLOW_CIDR, ALLOW_CIDRS_MAX, "networks", read_network),
         tcp_congestion: check.optional(&TCP_CONGESTION, read_congestion),
+
+        rules: Rules {
+            maps: check.list(&MAP, RULES_MAX, "maps", read_map),
+            upgrade_https: check.list(&UPGRADE_HTTPS, RULES_MAX, "patterns", read_pattern),
+            forward: check.list(&FORWARD, RULES_MAX, "patterns", read_pattern),
+        },
+        hosts_file: check.value(&RESOLVER, read_resolver),
+        dns_servers: check.list(&DNS_SERVER, DNS_SERVERS_MAX, "name servers", read_dns_server),
 
         read_timeout: check.deadline(&READ_TIMEOUT),
         write_timeout: check.deadline(&WRITE_TIMEOUT),

@@ -3,6 +3,7 @@
 use super::*;
 use crate::cli::flag::{Flag, Takes, all_flags};
 use crate::config::{AccessLogTo, LogDirectory, LogFormat};
+use crate::rules::{Map, Pattern};
 use log::LevelFilter;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
@@ -46,6 +47,9 @@ fn no_flags_give_the_documented_defaults() {
         hdr_dir: None,
         allow_cidr: vec![],
         tcp_congestion: None,
+        rules: Rules::default(),
+        hosts_file: true,
+        dns_servers: vec![],
         log_level: LevelFilter::Info,
         check_only: false,
         ignored_variables: vec![],
@@ -98,6 +102,17 @@ fn every_flag_is_taken() {
         "::1",
         "--tcp-congestion",
         "reno",
+        "--map=sts.a.com=https://b.com",
+        "--upgrade-https",
+        "*.a.com",
+        "--forward",
+        "*:80",
+        "--resolver",
+        "dns",
+        "--dns-server",
+        "10.0.0.2",
+        "--dns-server",
+        "[::1]:5353",
         "--check",
     ]);
     let expected = Config {
@@ -115,6 +130,13 @@ fn every_flag_is_taken() {
         client_idle_timeout: Duration::from_secs(5400),
         shutdown_timeout: Duration::ZERO,
         hdr_dir: Some(dir.into()),
+        rules: Rules {
+            maps: vec![Map::parse("sts.a.com=https://b.com").expect("a map")],
+            upgrade_https: vec![Pattern::parse("*.a.com").expect("a pattern")],
+            forward: vec![Pattern::parse("*:80").expect("a pattern")],
+        },
+        hosts_file: false,
+        dns_servers: ["10.0.0.2:53", "[::1]:5353"].map(|at| at.parse().expect("at")).to_vec(),
         allow_cidr: ["169.254.0.0/16", "::1/128"].map(|net| net.parse().expect("net")).to_vec(),
         tcp_congestion: Some("reno".to_owned()),
         log_level: LevelFilter::Debug,

@@ -52,6 +52,21 @@ fn is_passed_on(name: &str, connection: &str) -> bool {
     !named && !of_one_hop.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
+#[test]
+fn a_host_that_is_kept_stays_in_its_place_byte_for_byte() {
+    let bytes = b"GET http://a/b HTTP/1.1\r\nX-A:1\r\nhOsT: \ta:80 \r\nX-B:  2\r\n\r\n";
+    let mut room = FieldRoom::default();
+    let head = RequestHead::parse(bytes, &mut room).expect("a request");
+    let target = Target::parse(head.method, head.target).expect("a target");
+    assert_eq!(target.absolute, Some((Scheme::Http, "a")));
+    let mut out = Vec::new();
+    write_request(&mut out, &head, target, None, b"id");
+    let expected = format!(
+        "GET /b HTTP/1.1\r\nX-A:1\r\nhOsT: \ta:80 \r\nX-B:  2\r\nX-Chocon-Id: id\r\nX-Chocon-Ver: {CHOCON_VER}\r\n\r\n"
+    );
+    assert_eq!(out, expected.as_bytes());
+}
+
 proptest! {
     #[test]
     fn a_request_written_anew_means_the_same(method in "[A-Z]{1,7}", path in "/[!-~]{0,20}",
@@ -66,7 +81,7 @@ proptest! {
         let head = RequestHead::parse(bytes.as_bytes(), &mut room).expect("a request");
         let target = Target::parse(head.method, head.target).expect("a target");
         let mut out = Vec::new();
-        write_request(&mut out, &head, target, b"origin:1", b"id");
+        write_request(&mut out, &head, target, Some(b"origin:1"), b"id");
 
         let mut room = FieldRoom::default();
         let again = RequestHead::parse(&out, &mut room).expect("what is written is valid");

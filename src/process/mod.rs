@@ -23,6 +23,7 @@ use crate::{
     upstream::{
         Shares,
         dns::Resolver,
+        own::Own,
         tls::{Roots, Tls},
     },
 };
@@ -116,7 +117,8 @@ fn start(config: Config, writer: &Writer, signals: SignalSet) -> Result<Process,
         .map_err(|e| format!("the limit of open files cannot be read: {e}"))?;
     let flags = runtime::probe()?;
     let (tls, roots) = Tls::new()?;
-    let resolver = Resolver::start().map_err(|e| format!("the resolver cannot be started: {e}"))?;
+    let resolver = Resolver::start(config.hosts_file, &config.dns_servers)
+        .map_err(|e| format!("the resolver cannot be started: {e}"))?;
     let cpus = runtime::cpus();
     let count = config.cores.unwrap_or(cpus.len().max(1));
     if count > cpus.len() {
@@ -139,6 +141,7 @@ fn start(config: Config, writer: &Writer, signals: SignalSet) -> Result<Process,
         resolver,
         shares: Shares { idle_per_origin_max: config.keepalive_conns.div_ceil(count), open_max },
         clients_max,
+        own: Own::new(vec![bound]),
     };
     let mut orders = Vec::with_capacity(count);
     for (index, listener) in listeners.into_iter().enumerate() {

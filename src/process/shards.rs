@@ -11,7 +11,7 @@ use crate::{
         mailbox::{Inbox, Mailbox, mailbox},
         runtime::{self, Cpu, RingFlags},
     },
-    upstream::{Shares, Upstream, dns::Resolver, names::Names, tls::Tls},
+    upstream::{Shares, Upstream, dns::Resolver, names::Names, own::Own, tls::Tls},
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -49,6 +49,7 @@ pub struct Parts {
     pub tls: Tls,
     pub resolver: Resolver,
     pub shares: Shares,
+    pub own: Own,
     pub clients_max: usize,
 }
 
@@ -103,7 +104,7 @@ async fn serve(
         Err(e) => return format!("its mailbox cannot be made: {e}"),
     };
     let names = Names::new(parts.resolver, answers);
-    let upstream = Upstream::new(shard.clone(), names, parts.tls, parts.shares);
+    let upstream = Upstream::new(shard.clone(), names, parts.tls, parts.shares, parts.own);
     let listener = match monoio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(e) => return format!("its listener cannot be used: {e}"),

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::{
+    authority,
     error::{Cause, Error, Phase},
     headers::{self, Out, Target},
     http1::{
@@ -10,6 +11,7 @@ use crate::{
         head::{FieldRoom, RequestHead, Version},
     },
     observe::id::Id,
+    route::{Form, HostOut},
     upstream::{Destination, Upstream},
 };
 use std::{ops::Range, rc::Rc, time::Instant};
@@ -134,11 +136,21 @@ fn admit(
         return Err(refused(Cause::Loop));
     }
     // RFC 9112 §3.2.2: the authority of an absolute-form target wins over Host.
-    let authority = match target.authority {
-        Some(authority) => authority.as_bytes(),
-        None => head.host.ok_or(refused(Cause::NoRoute("the request has no Host")))?,
+    let (form, authority) = match target.absolute {
+        Some((scheme, authority)) => (Form::Absolute(scheme), authority.as_bytes()),
+        None => (Form::Host, head.host.ok_or(refused(Cause::NoRoute("the request has no Host")))?),
     };
-    let destination = upstream.destination(authority)?;
-    headers::write_request(out, head, target, &destination.host, id);
+    let destination = upstream.destination(authority, form)?;
+    let host = match (&destination.host, target.absolute) {
+        (HostOut::Is(host), _) => Some(&**host),
+        (HostOut::AsSent, None) => None,
+        // RFC 9112 §3.2.2: a Host that says otherwise is replaced, or a client could be let through to one name and ask
+        // for another. One that says the same may be signed, so it stays as it is.
+        (HostOut::AsSent, Some((scheme, _))) => {
+            let same = head.host.is_some_and(|host| authority::is_same(host, authority, scheme));
+            (!same).then_some(authority)
+        }
+    };
+    headers::write_request(out, head, target, host, id);
     Ok(destination)
 }

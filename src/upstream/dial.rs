@@ -10,13 +10,13 @@ use super::{
     race::{Reached, Unreached, race},
 };
 use crate::{
+    authority::Scheme,
     error::{Cause, Error, Phase},
     limits::{
         ADDRESS_ASIDE_MAX, TCP_KEEPALIVE, TCP_KEEPALIVE_INTERVAL, TCP_NOTSENT_LOWAT_BYTES,
         TCP_USER_TIMEOUT,
     },
     observe::latency::{Acquired, Cost},
-    route::Scheme,
     shard::{
         self,
         sys::{Socket, Tuning},
@@ -24,7 +24,7 @@ use crate::{
 };
 use std::{
     cell::Cell,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -187,15 +187,14 @@ impl Upstream {
         let mut refused = None;
         let mut allowed = Vec::new();
         for address in addresses.current() {
-            match self.policy.check(address.ip) {
+            let at = SocketAddr::new(address.ip, origin.key.port);
+            match self.policy.check(at) {
                 Ok(()) => allowed.push(address.clone()),
-                Err(why) => refused = Some(format!("{}: {why}", address.ip)),
+                Err(why) => refused = Some(why.cause(at)),
             }
         }
         match refused {
-            Some(why) if allowed.is_empty() => {
-                Err(Error::proxy(Phase::Route, Cause::Forbidden(why)))
-            }
+            Some(why) if allowed.is_empty() => Err(Error::proxy(Phase::Route, why)),
             Some(_) | None => Ok(addresses::order(allowed, now, &self.chance)),
         }
     }

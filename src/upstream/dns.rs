@@ -1,7 +1,7 @@
 //! Names to addresses, off the shards: one thread that runs hickory, and answers through call-backs.
 //!
-//! `/etc/hosts` wins, then the name servers, search list and options of `/etc/resolv.conf`. Both files are read again
-//! when they change. An answer carries the smallest TTL of its records; shards keep it that long.
+//! `/etc/hosts` wins, then the name servers, search list and options of `/etc/resolv.conf`; flags leave the one out, or
+//! put other name servers in place of the other. Both files are read again when they change. An answer carries the smallest TTL of its records; shards keep it that long.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +11,7 @@ use crate::limits::{
 };
 use hickory_resolver::{
     Hosts, TokioResolver,
-    config::{ResolveHosts, ResolverConfig, ResolverOpts},
+    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
     net::{DnsError as HickoryDnsError, NetError, runtime::TokioRuntimeProvider},
     proto::{
         op::Query,
@@ -23,7 +23,7 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     fmt, fs, io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     rc::Rc,
     sync::Arc,
@@ -69,9 +69,9 @@ impl fmt::Display for DnsError {
         match self {
             DnsError::NoSuchName => f.write_str("the name does not exist (NXDOMAIN)"),
             DnsError::NoAddress => f.write_str("the name has no address"),
-            DnsError::TimedOut => {
-                f.write_str("no name server answered in time; check /etc/resolv.conf")
-            }
+            DnsError::TimedOut => f.write_str(
+                "no name server answered in time; check /etc/resolv.conf or --dns-server",
+            ),
             DnsError::Failed(cause) => write!(f, "the look-up failed: {cause}"),
         }
     }
@@ -87,18 +87,24 @@ type Reply = Box<dyn FnOnce(Answer) + Send>;
 /// The files that say where names come from.
 #[derive(Clone, Debug)]
 struct Sources {
-    hosts: PathBuf,
+    /// None: no hosts file counts.
+    hosts: Option<PathBuf>,
     resolv_conf: PathBuf,
 }
 
 impl Resolver {
-    /// Starts the thread. Errors: it cannot be started.
-    pub fn start() -> io::Result<Self> {
+    /// Starts the thread. `servers`, if any, are asked in place of those in resolv.conf, without its search list. Errors:
+    /// it cannot be started.
+    pub fn start(hosts_file: bool, servers: &[SocketAddr]) -> io::Result<Self> {
         let etc = PathBuf::from("/etc");
-        Self::with(Sources { hosts: etc.join("hosts"), resolv_conf: etc.join("resolv.conf") }, None)
+        let hosts = hosts_file.then(|| etc.join("hosts"));
+        let servers = (!servers.is_empty()).then(|| {
+            ResolverConfig::from_name_servers(servers.iter().copied().map(server_at).collect())
+        });
+        Self::with(Sources { hosts, resolv_conf: etc.join("resolv.conf") }, servers)
     }
 
-    /// `servers` replaces the name servers of resolv.conf: tests have theirs on ports of their own.
+    /// `servers` replaces the name servers of resolv.conf.
     fn with(sources: Sources, servers: Option<ResolverConfig>) -> io::Result<Self> {
         let (questions, mut asked) = mpsc::channel::<Question>(LOOKUPS_WAITING_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -203,8 +209,8 @@ impl Drop for Pending {
 
 impl Sources {
     fn changed(&self) -> [Option<SystemTime>; 2] {
-        [&self.hosts, &self.resolv_conf]
-            .map(|path| fs::metadata(path).and_then(|meta| meta.modified()).ok())
+        [self.hosts.as_ref(), Some(&self.resolv_conf)]
+            .map(|path| fs::metadata(path?).and_then(|meta| meta.modified()).ok())
     }
 }
 
@@ -212,12 +218,11 @@ impl Current {
     fn read(sources: &Sources, servers: Option<ResolverConfig>) -> Self {
         let changed = sources.changed();
         let mut hosts = Hosts::default();
-        let read = fs::File::open(&sources.hosts).and_then(|file| hosts.read_hosts_conf(file));
-        if let Err(e) = read {
-            log::warn!(
-                "{} cannot be read ({e}); only name servers are asked",
-                sources.hosts.display()
-            );
+        if let Some(path) = &sources.hosts {
+            let read = fs::File::open(path).and_then(|file| hosts.read_hosts_conf(file));
+            if let Err(e) = read {
+                log::warn!("{} cannot be read ({e}); only name servers are asked", path.display());
+            }
         }
         let resolver = build(sources, servers);
         if let Err(why) = &resolver {
@@ -263,6 +268,15 @@ impl Current {
             })
             .collect()
     }
+}
+
+/// UDP, and TCP where an answer is too long for it (RFC 7766 §5).
+fn server_at(at: SocketAddr) -> NameServerConfig {
+    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+        connection.port = at.port();
+        connection
+    });
+    NameServerConfig::new(at.ip(), true, connections.to_vec())
 }
 
 fn build(sources: &Sources, servers: Option<ResolverConfig>) -> Result<TokioResolver, String> {
@@ -314,7 +328,6 @@ fn interleave(addresses: Vec<IpAddr>) -> Arc<[IpAddr]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hickory_resolver::config::{ConnectionConfig, NameServerConfig};
     use std::{
         net::{Ipv4Addr, UdpSocket},
         sync::{
@@ -369,7 +382,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("chocon-uring-dns-{}-{n}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join("hosts"), hosts).unwrap();
-        (Sources { hosts: dir.join("hosts"), resolv_conf: dir.join("resolv.conf") }, dir)
+        (Sources { hosts: Some(dir.join("hosts")), resolv_conf: dir.join("resolv.conf") }, dir)
     }
 
     fn ask(resolver: &Resolver, name: &str) -> Answer {

@@ -14,6 +14,7 @@ pub mod dns;
 mod dns_cache;
 pub mod names;
 mod origins;
+pub mod own;
 pub mod policy;
 mod pool;
 mod race;
@@ -26,7 +27,7 @@ use crate::{
         access_log::{ConnectionFacts, Protocol},
         latency::{Acquired, Cost, OriginSnapshot},
     },
-    route::route,
+    route::{Form, Route, route},
     shard::{Shard, sys, watch::Watch},
 };
 use addresses::Chance;
@@ -34,10 +35,11 @@ use connection::Connection;
 use names::Names;
 pub use origins::{Destination, Origin};
 use origins::{Key, Origins};
+use own::Own;
 use policy::Policy;
 use std::{
     cell::{Cell, RefCell},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     rc::{Rc, Weak},
     sync::mpsc::Sender,
     time::{Duration, Instant},
@@ -115,10 +117,10 @@ pub struct Shares {
 }
 
 impl Upstream {
-    pub fn new(shard: Rc<Shard>, names: Names, tls: Tls, shares: Shares) -> Rc<Self> {
+    pub fn new(shard: Rc<Shard>, names: Names, tls: Tls, shares: Shares, own: Own) -> Rc<Self> {
         Rc::new_cyclic(|this| Self {
             this: this.clone(),
-            policy: Policy::new(shard.config.allow_cidr.clone()),
+            policy: Policy::new(shard.config.allow_cidr.clone(), own),
             shard,
             names,
             tls,
@@ -133,30 +135,21 @@ impl Upstream {
     }
 
     /// Which origin an authority names. Errors: it names none; the text says why.
-    pub fn destination(&self, authority: &[u8]) -> Result<Rc<Destination>, Error> {
+    pub fn destination(&self, authority: &[u8], form: Form) -> Result<Rc<Destination>, Error> {
         let origins = &mut *self.origins.borrow_mut();
-        if let Some(known) = origins.by_authority.get(authority) {
+        if let Some(known) = origins.by_authority[form.index()].get(authority) {
             return Ok(known.clone());
         }
-        let route =
-            route(authority).map_err(|why| Error::client(Phase::Route, Cause::NoRoute(why)))?;
-        let name = route.name.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        // One spelling for one address, so that it has one pool.
-        let name = match name.parse::<IpAddr>() {
-            Ok(ip) => ip.to_string().into(),
-            Err(_) => name.into(),
-        };
-        let key = Key { scheme: route.scheme, name, port: route.port_or_default() };
-        let host = match route.port {
-            Some(port) => format!("{}:{port}", route.name),
-            None => route.name.to_owned(),
-        };
+        let Route { origin, host } = route(authority, form, &self.shard.config.rules)
+            .map_err(|why| Error::client(Phase::Route, Cause::NoRoute(why)))?;
+        let key = Key { scheme: origin.scheme, name: origin.name, port: origin.port };
         let origin = origins.get_or_add(key, &self.idle);
-        if origins.by_authority.len() >= ROUTES_CACHED_MAX {
-            origins.by_authority.clear();
+        let known = &mut origins.by_authority[form.index()];
+        if known.len() >= ROUTES_CACHED_MAX {
+            known.clear();
         }
-        let destination = Rc::new(Destination { origin, host: host.into_bytes().into() });
-        origins.by_authority.insert(authority.into(), destination.clone());
+        let destination = Rc::new(Destination { origin, host });
+        known.insert(authority.into(), destination.clone());
         Ok(destination)
     }
 

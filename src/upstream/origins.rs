@@ -3,7 +3,12 @@
 #![forbid(unsafe_code)]
 
 use super::{acquire::Waiter, addresses::Addresses, connection::Connection, pool::IdleSet};
-use crate::{limits::ORIGINS_MAX, observe::latency::OriginLatency, route::Scheme};
+use crate::{
+    authority::Scheme,
+    limits::ORIGINS_MAX,
+    observe::latency::OriginLatency,
+    route::{Form, HostOut},
+};
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
@@ -14,8 +19,9 @@ use std::{
 
 #[derive(Default)]
 pub struct Origins {
-    /// By what the client wrote, so that a known Host costs one look-up.
-    pub by_authority: HashMap<Box<[u8]>, Rc<Destination>>,
+    /// By what the client wrote, so that a known Host costs one look-up. A map for each form, because the same name may
+    /// lead elsewhere in another.
+    pub by_authority: [HashMap<Box<[u8]>, Rc<Destination>>; Form::COUNT],
     pub by_key: HashMap<Key, Rc<Origin>>,
 }
 
@@ -29,8 +35,7 @@ pub struct Key {
 /// What a Host value leads to.
 pub struct Destination {
     pub origin: Rc<Origin>,
-    /// The origin's name and port as the client spelled them: what the origin sees as Host.
-    pub host: Box<[u8]>,
+    pub host: HostOut,
 }
 
 /// An origin and what this shard has of it.
@@ -93,7 +98,9 @@ impl Origins {
         let oldest = self.by_key.values().min_by_key(|origin| origin.used.get()).cloned();
         if let Some(origin) = oldest {
             self.by_key.remove(&origin.key);
-            self.by_authority.retain(|_, destination| !Rc::ptr_eq(&destination.origin, &origin));
+            for known in &mut self.by_authority {
+                known.retain(|_, destination| !Rc::ptr_eq(&destination.origin, &origin));
+            }
             origin.forgotten.set(true);
             let dropped = std::mem::take(&mut *origin.idle.borrow_mut());
             idle.set(idle.get() - dropped.len());

@@ -5,15 +5,18 @@
 
 #![forbid(unsafe_code)]
 
+use super::own::{self, Own};
+use crate::error::Cause;
 use ipnet::IpNet;
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-/// The exceptions that `--allow-cidr` makes.
+/// The exceptions that `--allow-cidr` makes, and what none can be made for.
 pub struct Policy {
     allowed: Vec<IpNet>,
+    own: Own,
 }
 
 /// Why an address is not dialled.
@@ -29,6 +32,22 @@ pub enum Refused {
     Multicast,
     /// 240.0.0.0/4 (RFC 1112 §4), 255.255.255.255 included.
     Reserved,
+    /// Where this proxy listens.
+    ThisProxy,
+}
+
+impl Refused {
+    /// What the client and the log are told. `at` was refused.
+    pub fn cause(self, at: SocketAddr) -> Cause {
+        match self {
+            Refused::LinkLocal
+            | Refused::Metadata
+            | Refused::Unspecified
+            | Refused::Multicast
+            | Refused::Reserved => Cause::Forbidden(format!("{}: {self}", at.ip())),
+            Refused::ThisProxy => Cause::LeadsBack(format!("{at}: {self}")),
+        }
+    }
 }
 
 impl fmt::Display for Refused {
@@ -39,14 +58,27 @@ impl fmt::Display for Refused {
             Refused::Unspecified => "unspecified, which leads to this host itself",
             Refused::Multicast => "multicast, which no HTTP origin has",
             Refused::Reserved => "reserved or broadcast, which no HTTP origin has",
+            Refused::ThisProxy => {
+                return f.write_str(
+                    "the address is where this proxy listens; if /etc/hosts points the name here for its clients, \
+                     start with --resolver dns; if a name server does, with --dns-server another",
+                );
+            }
         };
         write!(f, "the address is {what}; --allow-cidr opens it if it is meant")
     }
 }
 
 impl Policy {
-    pub fn new(allowed: Vec<IpNet>) -> Self {
-        Self { allowed }
+    pub fn new(allowed: Vec<IpNet>, own: Own) -> Self {
+        Self { allowed, own }
+    }
+
+    /// Whether `at` may be dialled: the address is none of those refused, or an exception covers it, and this proxy does not
+    /// listen there.
+    pub fn check(&self, at: SocketAddr) -> Result<(), Refused> {
+        self.check_ip(at.ip())?;
+        if self.own.is(at, own::is_local) { Err(Refused::ThisProxy) } else { Ok(()) }
     }
 
     /// Whether `ip` may be dialled.
@@ -54,7 +86,7 @@ impl Policy {
     /// An address that carries an IPv4 address inside (NAT64, 6to4, ...) is judged by both. An exception opens what it
     /// covers: the address as it is dialled, or the one inside; an IPv4 exception thus opens its embeddings too, for
     /// they lead to the same place.
-    pub fn check(&self, ip: IpAddr) -> Result<(), Refused> {
+    fn check_ip(&self, ip: IpAddr) -> Result<(), Refused> {
         let inside = embedded(ip);
         let covers = |ip: IpAddr| self.allowed.iter().any(|net| net.contains(&ip));
         let judge = |ip: IpAddr| match refused(ip) {
@@ -133,11 +165,11 @@ mod tests {
     use super::*;
 
     fn check(ip: &str) -> Result<(), Refused> {
-        Policy::new(Vec::new()).check(ip.parse().unwrap())
+        Policy::new(Vec::new(), Own::default()).check_ip(ip.parse().unwrap())
     }
 
     fn with(allowed: &str, ip: &str) -> Result<(), Refused> {
-        Policy::new(vec![allowed.parse().unwrap()]).check(ip.parse().unwrap())
+        Policy::new(vec![allowed.parse().unwrap()], Own::default()).check_ip(ip.parse().unwrap())
     }
 
     #[test]
@@ -214,5 +246,14 @@ mod tests {
         assert_eq!(with("64:ff9b::/96", "64:ff9b::169.254.169.254"), Ok(()));
         assert_eq!(with("64:ff9b::/96", "169.254.169.254"), Err(Refused::LinkLocal));
         assert_eq!(with("fe80::/10", "fe80::1"), Ok(()));
+    }
+
+    #[test]
+    fn no_exception_lets_the_proxy_dial_itself() {
+        let own = Own::new(vec!["0.0.0.0:3000".parse().unwrap()]);
+        let policy = Policy::new(vec!["0.0.0.0/0".parse().unwrap()], own);
+        assert_eq!(policy.check("127.0.0.1:3000".parse().unwrap()), Err(Refused::ThisProxy));
+        assert_eq!(policy.check("0.0.0.0:3000".parse().unwrap()), Err(Refused::ThisProxy));
+        assert_eq!(policy.check("127.0.0.1:3001".parse().unwrap()), Ok(()));
     }
 }

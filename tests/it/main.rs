@@ -31,3 +31,4 @@ mod sockets;
 mod splits;
 mod support;
 mod tls;
+mod true_names;
