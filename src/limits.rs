@@ -68,6 +68,20 @@ pub const BLOCKS_KEPT_MAX: usize = 1024;
 /// Listen backlog, in connections. Beyond it the kernel drops SYNs and clients retry after 1 s.
 pub const BACKLOG: i32 = 4096;
 
+/// Most listening sockets taken over from a supervisor; more are refused at the start. Each shard accepts on one socket
+/// of each address, and hosts have fewer addresses than this.
+pub const INHERITED_MAX: usize = 256;
+
+/// How long an ending process goes on to take what is in the queue of its listeners. An own listener is closed then, and
+/// what is left is reset; one that a supervisor keeps leaves it to the next process. The queue is empty long before
+/// this, unless clients come faster than they are accepted.
+pub const DRAIN_BACKLOG_WITHIN: Duration = Duration::from_secs(1);
+
+/// While the process ends, how long a client's connection may be without a request before it is closed. Clients in
+/// steady use send their next request within it and are told to close; closed at once, that request could cross the
+/// close and be lost.
+pub const DRAIN_IDLE: Duration = Duration::from_secs(1);
+
 /// Descriptors kept free for logs, rings, the resolver and the like.
 pub const DESCRIPTORS_RESERVED: u64 = 128;
 

@@ -36,9 +36,6 @@ pub async fn serve(upstream: Rc<Upstream>, stream: TcpStream, peer: SocketAddr) 
             Head::Ended => return,
         };
         match next {
-            Next::KeepAlive if upstream.shard.is_draining() && client.input.unused().is_empty() => {
-                return;
-            }
             Next::KeepAlive => client.input.next_request(),
             Next::Close => return,
             Next::Linger => return linger(&upstream, &client).await,
@@ -89,7 +86,7 @@ async fn read_head(upstream: &Upstream, client: &mut Client) -> Head {
                 }
             }
         } else if started.is_none() {
-            watch.set(Deadline::Idle, Some(Instant::now() + config.client_idle_timeout));
+            watch.set(Deadline::Idle, Some(Instant::now() + upstream.shard.idle_within()));
         }
         match (input.fill(socket).await, started) {
             (Ok(1..), _) => pieces += 1,
@@ -124,7 +121,7 @@ async fn linger(upstream: &Upstream, client: &Client) {
     let last = Instant::now() + LINGER_TOTAL;
     let mut block = upstream.shard.blocks.small();
     while watch.cut().is_none() {
-        watch.set(Deadline::Idle, Some((Instant::now() + LINGER_PAUSE).min(last)));
+        watch.set(Deadline::Linger, Some((Instant::now() + LINGER_PAUSE).min(last)));
         let whole = 0..block.len();
         let (received, back) = socket.recv(block, whole).await;
         block = back;

@@ -11,7 +11,7 @@ pub mod watch;
 
 use crate::{
     config::Config,
-    limits::SWEEP_EVERY,
+    limits::{DRAIN_IDLE, SWEEP_EVERY},
     observe::{
         access_log::LogSink,
         id::{Id, IdSource},
@@ -27,7 +27,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use watch::Watches;
 
@@ -76,10 +76,24 @@ impl Shard {
         self.draining.get()
     }
 
-    /// Takes no more requests on open connections: idle ones end now, the others after their request.
+    /// Ends what is open: each connection after its next answer, or once it has been idle for a while.
     pub fn drain(&self) {
         self.draining.set(true);
-        self.watches.drain_idle();
+        self.watches.shorten_idle(
+            Instant::now(),
+            self.config.client_idle_timeout,
+            self.idle_within(),
+        );
+    }
+
+    /// How long a client's connection may be idle.
+    pub fn idle_within(&self) -> Duration {
+        let config = &self.config;
+        match self.is_draining() {
+            // Less than the grace, which a client without a request must not use up.
+            true => config.client_idle_timeout.min(DRAIN_IDLE).min(config.shutdown_timeout / 2),
+            false => config.client_idle_timeout,
+        }
     }
 
     /// Looks at deadlines, hands the log on, gives memory back; `also` is done each time too. Runs until the shard

@@ -25,8 +25,10 @@ use std::{
 /// What is waited for; each may have one deadline at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deadline {
-    /// The next request of an idle client, or the end of a lingering close.
+    /// The next request of an idle client.
     Idle,
+    /// The end of a lingering close.
+    Linger,
     /// The request, head and body (`--read-timeout`).
     Request,
     /// The origin's part: a connection, then the response head (`--proxy-read-timeout`).
@@ -35,16 +37,14 @@ pub enum Deadline {
     Response,
 }
 
-const DEADLINES: [Deadline; 4] =
-    [Deadline::Idle, Deadline::Request, Deadline::Origin, Deadline::Response];
+const DEADLINES: [Deadline; 5] =
+    [Deadline::Idle, Deadline::Linger, Deadline::Request, Deadline::Origin, Deadline::Response];
 
 /// Why the sweeper ended a connection's sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     Passed(Deadline),
     ClientGone,
-    /// The process ends and the connection is idle.
-    Drained,
 }
 
 /// Whether a request is under way, and how far the client's half of it is.
@@ -144,11 +144,12 @@ impl Watch {
         match self.cut.get() {
             None => Error { party, phase, cause },
             Some(Cut::Passed(Deadline::Request)) => Error::client(Phase::Body, Cause::TimedOut),
-            Some(Cut::Passed(Deadline::Idle)) => Error::client(Phase::Head, Cause::TimedOut),
+            Some(Cut::Passed(Deadline::Idle | Deadline::Linger)) => {
+                Error::client(Phase::Head, Cause::TimedOut)
+            }
             Some(Cut::Passed(Deadline::Origin)) => Error::origin(phase, Cause::TimedOut),
             Some(Cut::Passed(Deadline::Response)) => Error { party, phase, cause: Cause::TimedOut },
             Some(Cut::ClientGone) => Error::client(Phase::Wait, Cause::Closed),
-            Some(Cut::Drained) => Error::client(Phase::Head, Cause::Closed),
         }
     }
 
@@ -180,9 +181,9 @@ impl Watch {
                 self.client.reset_on_close();
                 self.client.shutdown(Direction::Both);
             }
-            Cut::Passed(Deadline::Idle | Deadline::Request | Deadline::Response) | Cut::Drained => {
-                self.client.shutdown(Direction::Read);
-            }
+            Cut::Passed(
+                Deadline::Idle | Deadline::Linger | Deadline::Request | Deadline::Response,
+            ) => self.client.shutdown(Direction::Read),
             Cut::ClientGone => self.client.shutdown(Direction::Both),
         }
         if let Some(waker) = self.waker.take() {
@@ -276,12 +277,12 @@ impl Watches {
         }
     }
 
-    /// Ends every connection that has no request under way.
-    pub fn drain_idle(&self) {
+    /// Idle connections, which were allowed `before`, are allowed `within` from now on, counted from when they became
+    /// idle.
+    pub fn shorten_idle(&self, now: Instant, before: Duration, within: Duration) {
         for (_, watch) in self.all.borrow().iter() {
-            if watch.exchange.get() == Exchange::None {
-                watch.fire(Cut::Drained);
-            }
+            let due = &watch.due[Deadline::Idle as usize];
+            due.set(due.get().map(|due| (due + within).checked_sub(before).unwrap_or(now)));
         }
     }
 }

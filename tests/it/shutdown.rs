@@ -84,7 +84,51 @@ fn upload_in_flight_is_finished() {
 }
 
 #[test]
-fn idle_client_is_closed_at_once() {
+fn request_on_an_idle_connection_that_crosses_the_end_is_answered() {
+    let (origin, mut proxy) = (Origin::answering(OK), Proxy::start(&[]));
+    let mut clients: Vec<_> = (0..10).map(|_| Client::connect(&proxy)).collect();
+    for client in &mut clients {
+        client.get(&origin, "/");
+        assert!(!client.read_response().closes());
+    }
+    proxy.signal(libc::SIGTERM);
+    proxy.wait_for_log("ending:");
+    for client in &mut clients {
+        client.get(&origin, "/");
+        let response = client.read_response();
+        assert_eq!((response.text().as_str(), response.closes()), ("ok", true));
+        client.expect_closed();
+    }
+    assert_eq!(proxy.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn request_that_has_begun_to_arrive_is_read_to_its_end_and_answered() {
+    let (origin, mut proxy) = (Origin::answering(OK), Proxy::start(&[]));
+    let mut client = Client::connect(&proxy);
+    client.send("GET / HTTP/1.1\r\n");
+    proxy.signal(libc::SIGTERM);
+    eventually_refuses(&proxy);
+    client.expect_silence(Duration::from_millis(1500));
+    client.send(format!("Host: {}\r\n\r\n", origin.host()));
+    assert!(client.read_response().closes());
+    assert_eq!(proxy.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn idle_client_does_not_use_up_a_short_grace() {
+    let (origin, mut proxy) =
+        (Origin::answering(OK), Proxy::start(&["--shutdown-timeout", "600ms"]));
+    let mut client = Client::connect(&proxy);
+    client.get(&origin, "/");
+    client.read_response();
+    proxy.signal(libc::SIGTERM);
+    client.expect_closed();
+    assert_eq!(proxy.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn idle_client_is_closed_soon() {
     let (origin, mut proxy) = (Origin::answering(OK), Proxy::start(&[]));
     let mut client = Client::connect(&proxy);
     client.get(&origin, "/");
