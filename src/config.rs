@@ -54,6 +54,8 @@ pub struct Config {
     pub dns_servers: Vec<SocketAddr>,
     /// `--log-level`.
     pub log_level: LevelFilter,
+    /// `--pid-file`.
+    pub pid_file: Option<PathBuf>,
     /// `--check`: find out what would keep the process from serving, and serve nothing.
     pub check_only: bool,
     /// Variables of the environment that look like ours and are not used, each with why.

@@ -39,12 +39,12 @@ use logs::{
 use origins::{
     ALLOW_CIDR, KEEPALIVE_CONNS, KEEPALIVE_TIMEOUT, TCP_CONGESTION, read_congestion, read_network,
 };
-use other::CHECK;
+use other::{CHECK, PID_FILE};
 use routes::{
     DNS_SERVER, FORWARD, MAP, RESOLVER, UPGRADE_HTTPS, read_dns_server, read_map, read_pattern,
     read_resolver,
 };
-use values::{read_duration, try_directory, whole_number};
+use values::{read_duration, try_directory, try_place, whole_number};
 
 use crate::config::{AccessLogTo, Config};
 use crate::limits::{
@@ -133,6 +133,7 @@ fn config(check: &mut Check, ignored_variables: Vec<String>) -> Config {
         log_level: check.value(&LOG_LEVEL, read_level),
         hdr_dir: check.path(&HDR_DIR, try_directory),
 
+        pid_file: check.path(&PID_FILE, try_place),
         check_only: check.switch(&CHECK),
         ignored_variables,
     }

@@ -51,6 +51,7 @@ fn no_flags_give_the_documented_defaults() {
         hosts_file: true,
         dns_servers: vec![],
         log_level: LevelFilter::Info,
+        pid_file: None,
         check_only: false,
         ignored_variables: vec![],
     };
@@ -113,6 +114,7 @@ fn every_flag_is_taken() {
         "10.0.0.2",
         "--dns-server",
         "[::1]:5353",
+        "--pid-file=x.pid",
         "--check",
     ]);
     let expected = Config {
@@ -140,6 +142,7 @@ fn every_flag_is_taken() {
         allow_cidr: ["169.254.0.0/16", "::1/128"].map(|net| net.parse().expect("net")).to_vec(),
         tcp_congestion: Some("reno".to_owned()),
         log_level: LevelFilter::Debug,
+        pid_file: Some("x.pid".into()),
         check_only: true,
         ignored_variables: vec![],
     };

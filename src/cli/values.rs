@@ -106,6 +106,18 @@ pub fn try_directory(dir: &Path) -> Result<(), String> {
     fs::remove_file(&probe).map_err(|error| format!("keeps a file that was removed: {error}"))
 }
 
+/// Tries whether a file may be written at `path`.
+pub fn try_place(path: &Path) -> Result<(), String> {
+    if path.is_dir() {
+        return Err("is a directory".to_owned());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _bare_name => Path::new("."),
+    };
+    try_directory(parent).map_err(|cause| format!("stands in a directory that {cause}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,21 +1,29 @@
-//! The accept loop of a shard.
+//! The accept loops of a shard, one a listener.
 
 #![forbid(unsafe_code)]
 
 use super::serve;
-use crate::{limits::ACCEPT_PAUSE, shard, upstream::Upstream};
+use crate::{
+    limits::{ACCEPT_PAUSE, DRAIN_BACKLOG_WITHIN},
+    shard::{self, sys},
+    upstream::Upstream,
+};
 use monoio::{
     io::{CancelHandle, Canceller},
     net::{TcpListener, TcpStream},
 };
 use std::{
     cell::{Cell, RefCell},
+    future::{Future, poll_fn},
     io,
     net::SocketAddr,
+    os::fd::AsRawFd,
+    pin::pin,
     rc::Rc,
+    time::{Duration, Instant},
 };
 
-/// A shard's listener, and the switch that ends it.
+/// What the accept loops of a shard have in common, and the switch that ends them.
 pub struct Acceptor {
     upstream: Rc<Upstream>,
     clients_max: usize,
@@ -24,7 +32,8 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// `clients_max` connections are served at once; further ones wait in the kernel's backlog.
+    /// `clients_max` connections are served at once; further ones wait in the kernel's backlog. Each loop may have one
+    /// more under way.
     pub fn new(upstream: Rc<Upstream>, clients_max: usize) -> Self {
         Self {
             upstream,
@@ -56,34 +65,29 @@ impl Acceptor {
         self.accept_backlog(&listener).await;
     }
 
-    /// Ends the accept loop, now or as soon as it looks.
+    /// Ends the accept loops, now or as soon as they look.
     pub fn stop(&self) {
         self.stopped.set(true);
         let canceller = self.canceller.take();
         self.canceller.replace(canceller.cancel());
     }
 
-    /// Closing a listener resets the connections in its queue, so they are taken out first.
+    /// Closing the last descriptor of a listener resets the connections in its queue, so they are taken out first. A
+    /// listener that other processes hold too may never run empty, so that this ends after `DRAIN_BACKLOG_WITHIN`.
     async fn accept_backlog(&self, listener: &TcpListener) {
-        while self.upstream.shard.watches.count() < self.clients_max {
-            let canceller = Canceller::new();
-            let accept = listener.cancelable_accept(canceller.handle());
-            // Cancelled at once: what is there completes all the same, what is not comes back as cancelled.
-            let cancel = async {
-                monoio::time::sleep(std::time::Duration::from_millis(1)).await;
-                canceller.cancel();
-                std::future::pending::<()>().await;
-            };
-            let mut cancel = std::pin::pin!(cancel);
-            let mut accept = std::pin::pin!(accept);
-            let accepted = std::future::poll_fn(|cx| {
-                // Only accept ends this; the cancelling half never does.
-                let _ = cancel.as_mut().poll(cx);
-                accept.as_mut().poll(cx)
-            })
-            .await;
-            match accepted {
+        let until = Instant::now() + DRAIN_BACKLOG_WITHIN;
+        while Instant::now() < until {
+            if self.upstream.shard.watches.count() >= self.clients_max {
+                monoio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+            match accept_now(listener).await {
                 Ok((stream, peer)) => self.admit(stream, peer),
+                // The kernel wakes one waiter a connection. If it woke the accept that was cancelled, nobody else, in
+                // no process, knows of that connection.
+                Err(_) if sys::readable(&[listener.as_raw_fd()]) == [true] => {
+                    monoio::time::sleep(Duration::from_millis(1)).await;
+                }
                 Err(_) => return,
             }
         }
@@ -92,6 +96,24 @@ impl Acceptor {
     fn admit(&self, stream: TcpStream, peer: SocketAddr) {
         shard::spawn("client connection", serve(self.upstream.clone(), stream, peer));
     }
+}
+
+/// Accepts what is in the queue already. Errors: nothing is, or accept failed.
+async fn accept_now(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let canceller = Canceller::new();
+    let mut accept = pin!(listener.cancelable_accept(canceller.handle()));
+    let mut canceller = Some(canceller);
+    poll_fn(|cx| {
+        let accepted = accept.as_mut().poll(cx);
+        // The kernel tries the accept before it comes to the cancellation: what is there completes all the same.
+        if accepted.is_pending()
+            && let Some(canceller) = canceller.take()
+        {
+            canceller.cancel();
+        }
+        accepted
+    })
+    .await
 }
 
 /// Errors of a connection that ended before it was accepted (accept(2)).

@@ -1,18 +1,27 @@
-//! The listening sockets: one a shard, all on the same address, so that the kernel spreads connections.
+//! The listening sockets: what each shard accepts on.
+//!
+//! Own ones are one a shard, all on the same address, so that the kernel spreads connections. Inherited ones belong to
+//! a supervisor, which keeps them open across restarts: none may be added to them, or a restart would lose what the
+//! kernel put into its queue. So shards share them.
 
 #![forbid(unsafe_code)]
 
-use crate::limits::{BACKLOG, TCP_KEEPALIVE};
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use super::inherited::{Inherited, tune};
+use crate::limits::BACKLOG;
+use socket2::{Domain, Protocol, Socket, Type};
 use std::{io, net::SocketAddr};
+
+/// What the shards accept on.
+pub struct Listeners {
+    pub of_shard: Vec<Vec<std::net::TcpListener>>,
+    /// Each address in force, with the name of whom it comes from.
+    pub addresses: Vec<(SocketAddr, Option<String>)>,
+}
 
 /// Binds `count` sockets to `address` with `SO_REUSEPORT`; with port 0 the kernel chooses one for all of them.
 ///
-/// Returns them with the address in force. Errors: cause and remedy in words.
-pub fn bind(
-    address: SocketAddr,
-    count: usize,
-) -> Result<(Vec<std::net::TcpListener>, SocketAddr), String> {
+/// Errors: cause and remedy in words.
+pub fn bind(address: SocketAddr, count: usize) -> Result<Listeners, String> {
     let explain = |e: io::Error| {
         let remedy = match e.kind() {
             io::ErrorKind::AddrInUse => {
@@ -31,11 +40,42 @@ pub fn bind(
     refuse_taken(address).map_err(explain)?;
     let first = bind_one(address).map_err(explain)?;
     let bound = first.local_addr().map_err(explain)?;
-    let mut listeners = vec![first];
+    let mut of_shard = vec![vec![first]];
     for _ in 1..count {
-        listeners.push(bind_one(bound).map_err(explain)?);
+        of_shard.push(vec![bind_one(bound).map_err(explain)?]);
     }
-    Ok((listeners, bound))
+    Ok(Listeners { of_shard, addresses: vec![(bound, None)] })
+}
+
+/// Gives every shard a listener on each address, and every socket at least one shard.
+///
+/// Errors: a descriptor could not be copied.
+pub fn share(inherited: Vec<Inherited>, count: usize) -> Result<Listeners, String> {
+    let mut of_shard: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
+    let mut addresses: Vec<(SocketAddr, Option<String>)> = Vec::new();
+    let mut by_address: Vec<Vec<&Inherited>> = Vec::new();
+    for one in &inherited {
+        match addresses.iter().position(|(address, _)| *address == one.address) {
+            Some(same) => by_address[same].push(one),
+            None => {
+                addresses.push((one.address, Some(one.name.clone())));
+                by_address.push(vec![one]);
+            }
+        }
+    }
+    for sockets in by_address {
+        for (shard, socket) in pairs(count, sockets.len()) {
+            let copy = sockets[socket].socket.try_clone();
+            let copy = copy.map_err(|e| format!("a listening socket cannot be shared: {e}"))?;
+            of_shard[shard].push(copy.into());
+        }
+    }
+    Ok(Listeners { of_shard, addresses })
+}
+
+/// Which shard takes which socket of one address, so that none on either side is left out.
+fn pairs(shards: usize, sockets: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..shards.max(sockets)).map(move |n| (n % shards, n % sockets))
 }
 
 /// `SO_REUSEPORT` would let this process share the port with another of the same user, and both would get half of the
@@ -56,11 +96,22 @@ fn bind_one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // Accepted connections inherit both, which saves two system calls each.
-    socket.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE);
-    socket.set_tcp_keepalive(&keepalive)?;
+    tune(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shard_and_every_socket_has_its_part() {
+        let pairs = |shards, sockets| pairs(shards, sockets).collect::<Vec<_>>();
+        assert_eq!(pairs(3, 1), [(0, 0), (1, 0), (2, 0)]);
+        assert_eq!(pairs(2, 2), [(0, 0), (1, 1)]);
+        assert_eq!(pairs(3, 2), [(0, 0), (1, 1), (2, 0)]);
+        assert_eq!(pairs(2, 5), [(0, 0), (1, 1), (0, 2), (1, 3), (0, 4)]);
+    }
 }

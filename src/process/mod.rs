@@ -3,7 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod advice;
+mod inherited;
 mod listeners;
+mod notify;
+mod pid_file;
 mod shards;
 
 use crate::{
@@ -27,6 +30,10 @@ use crate::{
         tls::{Roots, Tls},
     },
 };
+use inherited::Inherited;
+use listeners::Listeners;
+use notify::notify;
+use pid_file::PidFile;
 use shards::{FromShard, Order, Parts, Report};
 use std::{
     sync::{
@@ -53,9 +60,19 @@ enum Event {
 /// missing; all of it is said.
 pub fn check(config: &Config) -> i32 {
     let mut mistakes = Vec::new();
+    // First, as in `run`.
+    match adopt() {
+        Ok((none, note)) if none.is_empty() => {
+            mistakes.extend(listeners::bind(config.listen, 1).err());
+            if let Some(note) = note {
+                eprintln!("warning: {note}");
+            }
+        }
+        Ok((_inherited, _note)) => {}
+        Err(why) => mistakes.push(why),
+    }
     mistakes.extend(runtime::probe().err());
     mistakes.extend(Tls::new().err());
-    mistakes.extend(listeners::bind(config.listen, 1).err());
     for variable in &config.ignored_variables {
         eprintln!("warning: this variable is not used: {variable}");
     }
@@ -72,6 +89,8 @@ pub fn check(config: &Config) -> i32 {
 /// Runs the proxy until it is told to end. Returns the exit status: 0 after an orderly end, 1 if it could not start, if
 /// requests had to be cut, or if a shard died.
 pub fn run(config: Config) -> i32 {
+    // Before this process opens any descriptor of its own.
+    let inherited = adopt();
     // Before any thread starts, so that all of them have these blocked and one takes them.
     let signals =
         match SignalSet::block(&[libc::SIGUSR1, libc::SIGHUP, libc::SIGTERM, libc::SIGINT]) {
@@ -93,7 +112,8 @@ pub fn run(config: Config) -> i32 {
     if !config.ignored_variables.is_empty() {
         log::warn!("variables that are not used: {}", config.ignored_variables.join(", "));
     }
-    let status = match start(config, &writer, signals) {
+    let started = inherited.and_then(|inherited| start(config, &writer, signals, inherited));
+    let status = match started {
         Ok(process) => process.serve(),
         Err(why) => {
             log::error!("{why}");
@@ -104,14 +124,28 @@ pub fn run(config: Config) -> i32 {
     status
 }
 
+/// Sockets passed by a supervisor, and what is to be told about that.
+type Adopted = (Vec<Inherited>, Option<String>);
+
+fn adopt() -> Result<Adopted, String> {
+    inherited::adopt(|name| std::env::var_os(name).map(|text| text.to_string_lossy().into_owned()))
+}
+
 struct Process {
     config: Arc<Config>,
     writer: WriterHandle,
+    /// Held for its removal at the end.
+    _pid_file: Option<PidFile>,
     orders: Vec<Mailbox<Order>>,
     events: Receiver<Event>,
 }
 
-fn start(config: Config, writer: &Writer, signals: SignalSet) -> Result<Process, String> {
+fn start(
+    config: Config,
+    writer: &Writer,
+    signals: SignalSet,
+    (inherited, note): Adopted,
+) -> Result<Process, String> {
     let config = Arc::new(config);
     let descriptors = sys::raise_descriptor_limit()
         .map_err(|e| format!("the limit of open files cannot be read: {e}"))?;
@@ -127,7 +161,13 @@ fn start(config: Config, writer: &Writer, signals: SignalSet) -> Result<Process,
             "{count} shards share {have} CPUs; they go round robin. --cores {have} is faster"
         );
     }
-    let (listeners, bound) = listeners::bind(config.listen, count)?;
+    if let Some(note) = note {
+        log::warn!("{note}");
+    }
+    let Listeners { of_shard, addresses } = match inherited.is_empty() {
+        true => listeners::bind(config.listen, count)?,
+        false => listeners::share(inherited, count)?,
+    };
     let (report, events) = forward_signals(signals)?;
     let room =
         usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX);
@@ -141,18 +181,22 @@ fn start(config: Config, writer: &Writer, signals: SignalSet) -> Result<Process,
         resolver,
         shares: Shares { idle_per_origin_max: config.keepalive_conns.div_ceil(count), open_max },
         clients_max,
-        own: Own::new(vec![bound]),
+        own: Own::new(addresses.iter().map(|(address, _)| *address).collect()),
     };
     let mut orders = Vec::with_capacity(count);
-    for (index, listener) in listeners.into_iter().enumerate() {
+    for (index, listeners) in of_shard.into_iter().enumerate() {
         let cpu = cpus.get(index % cpus.len().max(1)).copied();
         let (to, format) = (&config.access_log, config.access_log_format);
         let log = LogSink::new(writer.handle(), to, format, index);
-        let started = shards::start(index, cpu, listener, log, parts.clone(), report.clone());
+        let started = shards::start(index, cpu, listeners, log, parts.clone(), report.clone());
         orders.push(started.map_err(|e| format!("shard {index} cannot be started: {e}"))?);
     }
-    let process = Process { config, writer: writer.handle(), orders, events };
+    let writer = writer.handle();
+    let mut process = Process { config, writer, orders, events, _pid_file: None };
     process.wait_until_ready()?;
+    if let Some(path) = &process.config.pid_file {
+        process._pid_file = Some(PidFile::write(path, std::process::id())?);
+    }
     log::info!(
         "io_uring with {flags}; a shard serves at most {clients_max} clients over {open_max} origin connections (open \
          files: {descriptors})"
@@ -166,7 +210,15 @@ fn start(config: Config, writer: &Writer, signals: SignalSet) -> Result<Process,
     if let Some(advice) = advice::on_kernel() {
         log::info!("{advice}");
     }
-    log::info!("listening on {bound} with {count} shards");
+    for (address, inherited) in addresses {
+        match inherited {
+            None => log::info!("listening on {address} with {count} shards"),
+            Some(name) => log::info!(
+                "listening on {address} with {count} shards: it is {name}; --listen and --port are not used"
+            ),
+        }
+    }
+    notify("READY=1");
     Ok(process)
 }
 
@@ -285,6 +337,7 @@ impl Process {
     fn drain(&self) -> i32 {
         let within = self.config.shutdown_timeout;
         log::info!("ending: requests under way have {within:?} to finish");
+        notify("STOPPING=1");
         for orders in &self.orders {
             if orders.send(Order::Drain).is_err() {
                 log::warn!("a shard is too busy to be told to end");

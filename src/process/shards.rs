@@ -13,7 +13,10 @@ use crate::{
     },
     upstream::{Shares, Upstream, dns::Resolver, names::Names, own::Own, tls::Tls},
 };
+use monoio::net::TcpListener;
 use std::{
+    cell::Cell,
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::{Arc, mpsc::Sender},
@@ -57,11 +60,11 @@ pub struct Parts {
 pub fn start(
     index: usize,
     cpu: Option<Cpu>,
-    listener: std::net::TcpListener,
+    listeners: Vec<std::net::TcpListener>,
     log: LogSink,
     parts: Parts,
     report: Sender<FromShard>,
-) -> std::io::Result<Mailbox<Order>> {
+) -> io::Result<Mailbox<Order>> {
     let (orders, inbox) = mailbox()?;
     thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         let died = |why: String| {
@@ -78,7 +81,7 @@ pub fn start(
         let shard = Rc::new(Shard::new(index, parts.config.clone(), log));
         // Connections catch their own panics; one that gets here would leave the shard half-alive.
         let run = catch_unwind(AssertUnwindSafe(|| {
-            ring.block_on(serve(shard, listener, inbox, parts, report.clone()))
+            ring.block_on(serve(shard, listeners, inbox, parts, report.clone()))
         }));
         died(match run {
             Ok(why) => why,
@@ -93,7 +96,7 @@ pub fn start(
 /// Wires a shard and runs it. Returns only on failure: why.
 async fn serve(
     shard: Rc<Shard>,
-    listener: std::net::TcpListener,
+    listeners: Vec<std::net::TcpListener>,
     inbox: Inbox<Order>,
     parts: Parts,
     report: Sender<FromShard>,
@@ -105,9 +108,11 @@ async fn serve(
     };
     let names = Names::new(parts.resolver, answers);
     let upstream = Upstream::new(shard.clone(), names, parts.tls, parts.shares, parts.own);
-    let listener = match monoio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(e) => return format!("its listener cannot be used: {e}"),
+    let listeners: io::Result<Vec<TcpListener>> =
+        listeners.into_iter().map(TcpListener::from_std).collect();
+    let listeners = match listeners {
+        Ok(listeners) => listeners,
+        Err(e) => return format!("its listeners cannot be used: {e}"),
     };
     let acceptor = Rc::new(Acceptor::new(upstream.clone(), parts.clients_max));
     {
@@ -117,12 +122,17 @@ async fn serve(
             log::error!("the shard gets no more look-up answers: {ended:?}");
         });
     }
-    {
+    let accepting = Rc::new(Cell::new(listeners.len()));
+    for listener in listeners {
         let (acceptor, shard) = (acceptor.clone(), shard.clone());
-        let report = report.clone();
+        let (accepting, report) = (accepting.clone(), report.clone());
         shard::spawn("accept loop", async move {
             acceptor.run(listener).await;
-            // The listener is closed; what it left is served to its end.
+            accepting.set(accepting.get() - 1);
+            // The last listener is closed; what they left is served to its end.
+            if accepting.get() > 0 {
+                return;
+            }
             while shard.watches.count() > 0 {
                 monoio::time::sleep(Duration::from_millis(10)).await;
             }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 pub use client::{Client, Response};
 pub use origin::{Origin, OriginConn, Request};
-pub use proxy::Proxy;
+pub use proxy::{Proxy, Supervisor};
 pub use tls::{Certificate, TlsOrigin, Version};
 pub use wire::Ended;
 
@@ -155,6 +155,13 @@ pub fn scratch_file(name: &str, content: &str) -> String {
     let path = format!("{}/{}-{name}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
     std::fs::write(&path, content).expect("a scratch file");
     path
+}
+
+/// An empty directory of one case, in the one that cargo keeps for tests.
+pub fn scratch_directory(name: &str) -> std::path::PathBuf {
+    let path = format!("{}/{}-{name}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    std::fs::create_dir_all(&path).expect("a scratch directory");
+    path.into()
 }
 
 /// Pseudo-random bytes that differ at every position a body could be cut or shifted to.

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -45,7 +46,17 @@ pub struct ProxyOptions {
     soft_nofile: Option<u64>,
     mounts: Vec<Mount>,
     unread_stdout: bool,
+    /// Descriptors of this process, and the numbers that the proxy finds them under.
+    descriptors: Vec<(RawFd, RawFd)>,
+    told_by: Option<Supervisor>,
     io_uring_forbidden: bool,
+}
+
+/// Who passes listening sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Supervisor {
+    ServerStarter,
+    Systemd,
 }
 
 /// One access-log record, its keys in their order.
@@ -236,6 +247,20 @@ impl ProxyOptions {
         self
     }
 
+    /// Passes `sockets` as descriptors 3, 4 and so on, as `supervisor` does. They must live until the start.
+    pub fn inherit(mut self, supervisor: Supervisor, sockets: &[&dyn AsRawFd]) -> Self {
+        self.descriptors = sockets.iter().map(|socket| socket.as_raw_fd()).zip(3..).collect();
+        self.told_by = Some(supervisor);
+        let entries = self.descriptors.iter().map(|(_, number)| format!("0={number}"));
+        match supervisor {
+            Supervisor::ServerStarter => {
+                let ports = entries.collect::<Vec<_>>().join(";");
+                self.env("SERVER_STARTER_PORT", &ports)
+            }
+            Supervisor::Systemd => self.env("LISTEN_FDS", &sockets.len().to_string()),
+        }
+    }
+
     /// Makes io_uring_setup(2) fail with EPERM, as the seccomp profile of a container does.
     pub fn forbid_io_uring(mut self) -> Self {
         self.io_uring_forbidden = true;
@@ -296,7 +321,15 @@ impl ProxyOptions {
         let given = |names: &[&str]| self.flags.iter().any(|flag| names.contains(&flag.as_str()));
         let binary = std::env::var("CHOCON_URING_BIN")
             .unwrap_or_else(|_| env!("CARGO_BIN_EXE_chocon-uring").to_owned());
-        let mut command = Command::new(binary);
+        // Only the process itself knows its id before exec, which LISTEN_PID has to say.
+        let mut command = match self.told_by {
+            Some(Supervisor::Systemd) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", "LISTEN_PID=$$; export LISTEN_PID; exec \"$0\" \"$@\"", &binary]);
+                shell
+            }
+            Some(Supervisor::ServerStarter) | None => Command::new(binary),
+        };
         for (names, value) in [
             (["--listen", "-l"], "127.0.0.1"),
             (["--port", "-p"], "0"),
@@ -309,7 +342,10 @@ impl ProxyOptions {
         command.args(&self.flags).env("SSL_CERT_FILE", &test_ca().file).env_remove("SSL_CERT_DIR");
         // A case says itself which flags the environment sets.
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("CHOCON_") {
+            let text = name.to_string_lossy();
+            let of_supervisors =
+                ["SERVER_STARTER_PORT", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"];
+            if text.starts_with("CHOCON_") || of_supervisors.contains(&text.as_ref()) {
                 command.env_remove(name);
             }
         }
@@ -323,10 +359,12 @@ impl ProxyOptions {
         let mounts = self.mounts;
         let (nofile, soft_nofile) = (self.nofile, self.soft_nofile);
         let io_uring_forbidden = self.io_uring_forbidden;
+        let descriptors = self.descriptors;
         // SAFETY: between fork and exec only system calls run, on memory prepared before.
         unsafe {
             command.pre_exec(move || {
                 enter_mounts(&mounts)?;
+                place_descriptors(&descriptors)?;
                 if io_uring_forbidden {
                     forbid_io_uring()?;
                 }
@@ -419,6 +457,24 @@ fn enter_mounts(mounts: &[Mount]) -> std::io::Result<()> {
             let options = options.as_ptr().cast();
             check(libc::mount(source.as_ptr(), target.as_ptr(), kind, *flags, options))?;
         }
+    }
+    Ok(())
+}
+
+/// Moves descriptors to their numbers, by way of high ones so that none overwrites another's source.
+fn place_descriptors(descriptors: &[(RawFd, RawFd)]) -> std::io::Result<()> {
+    const HIGH: RawFd = 200;
+    let check = |result| match result {
+        0.. => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    };
+    for (own, number) in descriptors {
+        // SAFETY: plain system calls on descriptor numbers.
+        check(unsafe { libc::dup2(*own, HIGH + number) })?;
+    }
+    for (_, number) in descriptors {
+        // SAFETY: as above.
+        check(unsafe { libc::dup2(HIGH + number, *number) | libc::close(HIGH + number) })?;
     }
     Ok(())
 }
