@@ -8,9 +8,19 @@ use crate::{
 };
 use std::{io, mem, net::SocketAddr, rc::Rc};
 
+/// By which listener a client came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The one of `--listen`.
+    Main,
+    /// The one of `--api`, which leads to no origin.
+    Api,
+}
+
 pub struct Client {
     pub socket: Rc<Socket>,
     pub peer: SocketAddr,
+    pub door: Door,
     pub watch: Watched,
     pub input: Input,
 }

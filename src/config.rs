@@ -18,6 +18,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// `--cores`: how many shards, 1 to `SHARDS_MAX`; None: one for each CPU that may be used.
     pub cores: Option<usize>,
+    /// `--api`.
+    pub api: ApiAt,
+    /// `--stsize` and `--spfactor`.
+    pub sampling: Sampling,
     /// `--access-log-dir`.
     pub access_log: AccessLogTo,
     /// `--access-log-format`.
@@ -80,6 +84,25 @@ pub struct LogDirectory {
     pub rotate_every: Duration,
     /// `--access-log-rotate` times that: files last written to before it are removed.
     pub keep_for: Duration,
+}
+
+/// Where `/.api/stats` and `/.api/http-stats` are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiAt {
+    Off,
+    /// Where clients are served, whatever their Host.
+    Main,
+    /// At an address of its own; port 0: the kernel chooses.
+    Address(SocketAddr),
+}
+
+/// How many requests are sampled for `/.api/http-stats`, and how many samples are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sampling {
+    /// `--stsize`: samples kept, of all shards together. At least 2.
+    pub kept: usize,
+    /// `--spfactor`: one request in so many is sampled, by chance. At least 1.
+    pub one_in: u32,
 }
 
 /// `--access-log-format`.

@@ -171,11 +171,44 @@ pub fn write_interim(out: &mut impl Out, head: &ResponseHead<'_, '_>) {
 
 /// Writes an answer of the proxy itself: no body.
 pub fn write_own(out: &mut impl Out, status: u16, persistence: Persistence, id: &[u8]) {
+    write_own_start(out, status);
+    out.push(b"Content-Length: 0");
+    write_own_end(out, persistence, id);
+}
+
+/// Writes a page of the proxy's own: JSON, or a line of text where it is not 200. `head_only` leaves the body out, as the
+/// answer to HEAD does (RFC 9110 §9.3.2).
+pub fn write_page(
+    out: &mut impl Out,
+    status: u16,
+    persistence: Persistence,
+    id: &[u8],
+    page: &[u8],
+    head_only: bool,
+) {
+    write_own_start(out, status);
+    out.push(match status {
+        200 => b"Content-Type: application/json\r\n",
+        // RFC 9110 §15.5.6: a 405 says what is allowed.
+        405 => b"Content-Type: text/plain; charset=utf-8\r\nAllow: GET, HEAD\r\n",
+        _no_page => b"Content-Type: text/plain; charset=utf-8\r\n",
+    });
+    out.push(b"Content-Length: ");
+    push_number(out, page.len() as u64);
+    write_own_end(out, persistence, id);
+    out.push(if head_only { b"" } else { page });
+}
+
+fn write_own_start(out: &mut impl Out, status: u16) {
     out.push(b"HTTP/1.1 ");
     push_number(out, u64::from(status));
     out.push(b" ");
     out.push(reason(status).as_bytes());
-    out.push(b"\r\nContent-Length: 0\r\n");
+    out.push(b"\r\n");
+}
+
+fn write_own_end(out: &mut impl Out, persistence: Persistence, id: &[u8]) {
+    out.push(b"\r\n");
     out.push(match persistence {
         Persistence::Persists => b"",
         Persistence::KeepAliveToHttp10 => b"Connection: keep-alive\r\n",
@@ -188,8 +221,11 @@ pub fn write_own(out: &mut impl Out, status: u16, persistence: Persistence, id: 
 
 fn reason(status: u16) -> &'static str {
     match status {
+        200 => "OK",
         400 => "Bad Request",
         403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
         414 => "URI Too Long",

@@ -265,6 +265,22 @@ pub const LOG_NOTES_MAX: usize = 8;
 /// thread pauses.
 pub const LOG_WRITE_RETRY_EVERY: Duration = Duration::from_millis(5);
 
+/// Requests for the proxy's own pages that wait for the thread that makes them; further ones get 503.
+/// One takes well below a millisecond with the usual number of samples.
+pub const API_ASKED_MAX: usize = 64;
+
+/// Client connections that `--api ADDR:PORT` takes although `--port` takes none any more, so that an
+/// overloaded proxy can still be looked at. They come out of `DESCRIPTORS_RESERVED`.
+pub const API_CLIENTS_MAX: usize = 32;
+
+/// Most samples that `--stsize` takes; more are refused at the start. Each is 16 bytes on each shard;
+/// the percentiles of a million take the thread that makes them about 0.1 s.
+pub const SAMPLES_KEPT_MAX: usize = 1_000_000;
+
+/// Largest `--spfactor`; a larger one is refused at the start. One request in a million is as good as
+/// none.
+pub const SAMPLED_ONE_IN_MAX: usize = 1_000_000;
+
 /// Longest latency that is told apart, in microseconds (one hour); a longer one counts as this.
 /// It bounds a histogram to 23 blocks of 1,024 counts of 8 bytes, 184 KiB.
 pub const LATENCY_US_MAX: u64 = 3_600_000_000;

@@ -4,8 +4,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::cli::flag::{Flag, Group};
+use crate::config::ApiAt;
 
-pub const GROUP: Group = Group { heading: "Listening", flags: &[&LISTEN, &PORT, &CORES] };
+pub const GROUP: Group = Group { heading: "Listening", flags: &[&LISTEN, &PORT, &API, &CORES] };
 
 pub const LISTEN: Flag = Flag {
     short: Some('l'),
@@ -23,6 +24,13 @@ pub const PORT: Flag = Flag {
     ..Flag::value("port", "N")
 };
 
+pub const API: Flag = Flag {
+    help: "Where /.api/stats and /.api/http-stats are: main (any Host), off, or an address",
+    default: Some("main"),
+    remedy: "give off, main, or an IP address and port such as 127.0.0.1:3001",
+    ..Flag::value("api", "off|main|ADDR:PORT")
+};
+
 pub const CORES: Flag = Flag {
     help: "Shards, each a thread on a CPU of its own [default: every CPU this process may use]",
     remedy: "give 1 to 1024, or leave it out for every usable CPU",
@@ -35,6 +43,14 @@ pub fn read_address(text: &str) -> Result<IpAddr, &'static str> {
     }
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     bare.parse().map_err(|_not_an_address| "is not an IP address")
+}
+
+pub fn read_api(text: &str) -> Result<ApiAt, &'static str> {
+    match text {
+        "off" => Ok(ApiAt::Off),
+        "main" => Ok(ApiAt::Main),
+        address => address.parse().map(ApiAt::Address).map_err(|_no_address| "is not an address"),
+    }
 }
 
 pub fn read_port(text: &str) -> Result<u16, &'static str> {

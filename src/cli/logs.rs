@@ -19,6 +19,8 @@ pub const GROUP: Group = Group {
         &ACCESS_LOG_ROTATE_TIME,
         &LOG_LEVEL,
         &HDR_DIR,
+        &STSIZE,
+        &SPFACTOR,
     ],
 };
 
@@ -61,6 +63,20 @@ pub const HDR_DIR: Flag = Flag {
     help: "Directory for one .hgrm file per origin at SIGUSR1 [default: none, table only]",
     remedy: "give an existing directory that this user may write to",
     ..Flag::value("hdr-dir", "DIR")
+};
+
+pub const STSIZE: Flag = Flag {
+    help: "Samples of request times kept for /.api/http-stats",
+    default: Some("1000"),
+    remedy: "give 2 to 1000000",
+    ..Flag::value("stsize", "N")
+};
+
+pub const SPFACTOR: Flag = Flag {
+    help: "One request in so many is sampled for /.api/http-stats",
+    default: Some("3"),
+    remedy: "give 1 to 1000000",
+    ..Flag::value("spfactor", "N")
 };
 
 pub fn read_access_log(text: &str, minutes: usize, kept: usize) -> Result<AccessLogTo, String> {

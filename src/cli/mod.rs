@@ -31,10 +31,10 @@ use deadlines::{
     TLS_TIMEOUT, WRITE_TIMEOUT,
 };
 use given::{Given, Stop};
-use listening::{CORES, LISTEN, PORT, read_address, read_port};
+use listening::{API, CORES, LISTEN, PORT, read_address, read_api, read_port};
 use logs::{
     ACCESS_LOG_DIR, ACCESS_LOG_FORMAT, ACCESS_LOG_ROTATE, ACCESS_LOG_ROTATE_TIME, HDR_DIR,
-    LOG_LEVEL, read_access_log, read_format, read_level,
+    LOG_LEVEL, SPFACTOR, STSIZE, read_access_log, read_format, read_level,
 };
 use origins::{
     ALLOW_CIDR, KEEPALIVE_CONNS, KEEPALIVE_TIMEOUT, TCP_CONGESTION, read_congestion, read_network,
@@ -46,10 +46,10 @@ use routes::{
 };
 use values::{read_duration, try_directory, try_place, whole_number};
 
-use crate::config::{AccessLogTo, Config};
+use crate::config::{AccessLogTo, Config, Sampling};
 use crate::limits::{
     ALLOW_CIDRS_MAX, DNS_SERVERS_MAX, KEEPALIVE_CONNS_MAX, LOG_ROTATE_MINUTES_MAX,
-    LOG_ROTATIONS_KEPT_MAX, RULES_MAX, SHARDS_MAX,
+    LOG_ROTATIONS_KEPT_MAX, RULES_MAX, SAMPLED_ONE_IN_MAX, SAMPLES_KEPT_MAX, SHARDS_MAX,
 };
 use crate::rules::Rules;
 use crate::upstream::tls::PROVIDER;
@@ -99,6 +99,7 @@ pub fn parse(
 fn config(check: &mut Check, ignored_variables: Vec<String>) -> Config {
     Config {
         listen: SocketAddr::new(check.value(&LISTEN, read_address), check.value(&PORT, read_port)),
+        api: check.value(&API, read_api),
         cores: check.optional(&CORES, |text| {
             whole_number(text, 1..=SHARDS_MAX).ok_or("is not a number of shards")
         }),
@@ -128,6 +129,7 @@ fn config(check: &mut Check, ignored_variables: Vec<String>) -> Config {
         client_idle_timeout: check.above_zero(&CLIENT_IDLE_TIMEOUT),
         shutdown_timeout: check.value(&SHUTDOWN_TIMEOUT, read_duration),
 
+        sampling: sampling(check),
         access_log: access_log(check),
         access_log_format: check.value(&ACCESS_LOG_FORMAT, read_format),
         log_level: check.value(&LOG_LEVEL, read_level),
@@ -137,6 +139,12 @@ fn config(check: &mut Check, ignored_variables: Vec<String>) -> Config {
         check_only: check.switch(&CHECK),
         ignored_variables,
     }
+}
+
+fn sampling(check: &mut Check) -> Sampling {
+    let kept = check.number(&STSIZE, 2..=SAMPLES_KEPT_MAX, "is not a number of samples");
+    let one_in = check.number(&SPFACTOR, 1..=SAMPLED_ONE_IN_MAX, "is not a number of requests");
+    Sampling { kept, one_in: one_in as u32 } // Checked: at most a million.
 }
 
 fn access_log(check: &mut Check) -> AccessLogTo {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cli::flag::{Flag, Takes, all_flags};
-use crate::config::{AccessLogTo, LogDirectory, LogFormat};
+use crate::config::{AccessLogTo, ApiAt, LogDirectory, LogFormat, Sampling};
 use crate::rules::{Map, Pattern};
 use log::LevelFilter;
 use std::os::unix::ffi::OsStringExt;
@@ -33,6 +33,8 @@ fn no_flags_give_the_documented_defaults() {
     let expected = Config {
         listen: "0.0.0.0:3000".parse().expect("an address"),
         cores: None,
+        api: ApiAt::Main,
+        sampling: Sampling { kept: 1000, one_in: 3 },
         access_log: AccessLogTo::Stderr,
         access_log_format: LogFormat::Json,
         keepalive_conns: 256,
@@ -85,6 +87,12 @@ fn every_flag_is_taken() {
         "1h30m",
         "--shutdown-timeout",
         "0",
+        "--api",
+        "[::1]:0",
+        "--stsize",
+        "50",
+        "--spfactor",
+        "1",
         "--access-log-dir",
         "none",
         "--access-log-format",
@@ -120,6 +128,8 @@ fn every_flag_is_taken() {
     let expected = Config {
         listen: "[::1]:0".parse().expect("an address"),
         cores: Some(2),
+        api: ApiAt::Address("[::1]:0".parse().expect("an address")),
+        sampling: Sampling { kept: 50, one_in: 1 },
         access_log: AccessLogTo::Off,
         access_log_format: LogFormat::Ltsv,
         keepalive_conns: 32,
@@ -181,6 +191,12 @@ fn every_mistake_is_said_in_one_run_with_cause_and_remedy() {
         "loud",
         "--listen",
         "127.0.0.1:80",
+        "--api",
+        "3001",
+        "--stsize",
+        "1",
+        "--spfactor",
+        "0",
         "--access-log-dir",
         "/proc/nowhere",
         "--access-log-format",
@@ -203,6 +219,7 @@ fn every_mistake_is_said_in_one_run_with_cause_and_remedy() {
     let mistaken = [
         (r#"--listen: "127.0.0.1:80" has a port, which belongs to --port"#, LISTEN),
         (r#"--port: "99999" is not a port"#, PORT),
+        (r#"--api: "3001" is not an address"#, API),
         (r#"--cores: "0" is not a number of shards"#, CORES),
         (r#"--keepalive-conns: "-5" is not a number of connections"#, KEEPALIVE_CONNS),
         (r#"--allow-cidr: "10.0.0.0/33" is not a network"#, ALLOW_CIDR),
@@ -210,6 +227,8 @@ fn every_mistake_is_said_in_one_run_with_cause_and_remedy() {
         (r#"--read-timeout: has no value"#, READ_TIMEOUT),
         (r#"--connect-timeout: "0" is zero"#, CONNECT_TIMEOUT),
         (r#"--tls-timeout: "1h30" has a number without a unit"#, TLS_TIMEOUT),
+        (r#"--stsize: "1" is not a number of samples"#, STSIZE),
+        (r#"--spfactor: "0" is not a number of requests"#, SPFACTOR),
         (r#"--access-log-rotate: "-1" is not a number of rotations"#, ACCESS_LOG_ROTATE),
         (r#"--access-log-rotate-time: "1h" is not a number of minutes"#, ACCESS_LOG_ROTATE_TIME),
         (
@@ -264,16 +283,20 @@ fn bounds_hold_at_and_one_past() {
     assert_eq!(mistakes(&["--cores", "1025"]).len(), 1);
     assert_eq!(config(&["-c", "1000000"]).keepalive_conns, KEEPALIVE_CONNS_MAX);
     assert_eq!(mistakes(&["-c", "1000001"]).len(), 1);
-    let rotate = |flag, value: usize| vec![format!("--access-log-{flag}={value}")];
-    for (flag, most) in
-        [("rotate", LOG_ROTATIONS_KEPT_MAX), ("rotate-time", LOG_ROTATE_MINUTES_MAX)]
-    {
-        config(&rotate(flag, most).iter().map(String::as_str).collect::<Vec<_>>());
-        let past = rotate(flag, most + 1);
-        assert_eq!(mistakes(&past.iter().map(String::as_str).collect::<Vec<_>>()).len(), 1);
+    for (flag, least, most) in [
+        (ACCESS_LOG_ROTATE, 0, LOG_ROTATIONS_KEPT_MAX),
+        (ACCESS_LOG_ROTATE_TIME, 0, LOG_ROTATE_MINUTES_MAX),
+        (STSIZE, 2, SAMPLES_KEPT_MAX),
+        (SPFACTOR, 1, SAMPLED_ONE_IN_MAX),
+    ] {
+        let with = |value: i64| format!("--{}={value}", flag.name);
+        let (least, most) = (least as i64, most as i64);
+        config(&[&with(least)]);
+        config(&[&with(most)]);
+        assert_eq!(mistakes(&[&with(least - 1)]).len(), 1);
+        assert_eq!(mistakes(&[&with(most + 1)]).len(), 1);
+        assert!(flag.remedy.contains(&most.to_string()), "{}", flag.name);
     }
-    assert!(ACCESS_LOG_ROTATE.remedy.contains(&LOG_ROTATIONS_KEPT_MAX.to_string()));
-    assert!(ACCESS_LOG_ROTATE_TIME.remedy.contains(&LOG_ROTATE_MINUTES_MAX.to_string()));
     assert!(CORES.remedy.contains(&SHARDS_MAX.to_string()));
     assert!(KEEPALIVE_CONNS.remedy.contains(&KEEPALIVE_CONNS_MAX.to_string()));
     let networks = |count| vec!["--allow-cidr=10.0.0.0/8"; count];
@@ -313,6 +336,15 @@ fn access_log_files_are_kept_for_as_many_rotations_as_told() {
     let longest = ["--access-log-rotate-time=5256000", "--access-log-rotate=1000000"];
     assert!(files(&longest).keep_for > day);
     assert!(!std::path::Path::new(dir).exists(), "looking at flags makes nothing");
+}
+
+#[test]
+fn api_is_where_it_was_told_to_be() {
+    assert_eq!(config(&["--api", "off"]).api, ApiAt::Off);
+    assert_eq!(config(&["--api", "main"]).api, ApiAt::Main);
+    let address = "127.0.0.1:3001".parse().expect("an address");
+    assert_eq!(config(&["--api", "127.0.0.1:3001"]).api, ApiAt::Address(address));
+    assert_eq!(mistakes(&["--api", "localhost:3001"]).len(), 1);
 }
 
 #[test]

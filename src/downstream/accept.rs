@@ -4,6 +4,7 @@
 
 use super::serve;
 use crate::{
+    client::Door,
     limits::{ACCEPT_PAUSE, DRAIN_BACKLOG_WITHIN},
     shard::{self, sys},
     upstream::Upstream,
@@ -26,6 +27,7 @@ use std::{
 /// What the accept loops of a shard have in common, and the switch that ends them.
 pub struct Acceptor {
     upstream: Rc<Upstream>,
+    door: Door,
     clients_max: usize,
     canceller: RefCell<Canceller>,
     stopped: Cell<bool>,
@@ -34,9 +36,10 @@ pub struct Acceptor {
 impl Acceptor {
     /// `clients_max` connections are served at once; further ones wait in the kernel's backlog. Each loop may have one
     /// more under way.
-    pub fn new(upstream: Rc<Upstream>, clients_max: usize) -> Self {
+    pub fn new(upstream: Rc<Upstream>, door: Door, clients_max: usize) -> Self {
         Self {
             upstream,
+            door,
             clients_max,
             canceller: RefCell::new(Canceller::new()),
             stopped: Cell::new(false),
@@ -94,7 +97,8 @@ impl Acceptor {
     }
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr) {
-        shard::spawn("client connection", serve(self.upstream.clone(), stream, peer));
+        let upstream = self.upstream.clone();
+        shard::spawn("client connection", serve(upstream, stream, peer, self.door));
     }
 }
 

@@ -6,7 +6,7 @@
 pub mod accept;
 
 use crate::{
-    client::{Client, Input},
+    client::{Client, Door, Input},
     error::{Cause, Error, Phase},
     http1::head::{EndOfHead, empty_lines},
     limits::{LINGER_PAUSE, LINGER_TOTAL},
@@ -21,10 +21,10 @@ use monoio::net::TcpStream;
 use std::{net::SocketAddr, rc::Rc, time::Instant};
 
 /// Serves one connection until it ends.
-pub async fn serve(upstream: Rc<Upstream>, stream: TcpStream, peer: SocketAddr) {
+pub async fn serve(upstream: Rc<Upstream>, stream: TcpStream, peer: SocketAddr, door: Door) {
     let socket = Rc::new(Socket::new(stream));
     let watch = upstream.shard.watches.watch(socket.clone());
-    let mut client = Client { socket, peer, watch, input: Input::default() };
+    let mut client = Client { socket, peer, door, watch, input: Input::default() };
     loop {
         let next = match read_head(&upstream, &mut client).await {
             Head::Complete { bytes, started, read } => {

@@ -4,6 +4,9 @@
 //! the way of a request. What leaves a shard leaves in batches through [`writer`].
 
 pub mod access_log;
+pub mod admin;
+pub mod api;
+pub mod counters;
 pub mod diagnostics;
 pub mod id;
 pub mod latency;
@@ -14,5 +17,6 @@ mod escape;
 mod json;
 mod line;
 mod local_time;
+mod memory;
 mod pump;
 mod utc;

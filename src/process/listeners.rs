@@ -22,21 +22,7 @@ pub struct Listeners {
 ///
 /// Errors: cause and remedy in words.
 pub fn bind(address: SocketAddr, count: usize) -> Result<Listeners, String> {
-    let explain = |e: io::Error| {
-        let remedy = match e.kind() {
-            io::ErrorKind::AddrInUse => {
-                "another process listens there; stop it, or give another --port"
-            }
-            io::ErrorKind::AddrNotAvailable => {
-                "no interface has this address; give one of this host, or 0.0.0.0"
-            }
-            io::ErrorKind::PermissionDenied => {
-                "ports below 1024 need CAP_NET_BIND_SERVICE; grant it, or give another --port"
-            }
-            _ => "check --listen and --port",
-        };
-        format!("cannot listen on {address}: {e}. {remedy}")
-    };
+    let explain = |e| explain(address, "--port", e);
     refuse_taken(address).map_err(explain)?;
     let first = bind_one(address).map_err(explain)?;
     let bound = first.local_addr().map_err(explain)?;
@@ -76,6 +62,40 @@ pub fn share(inherited: Vec<Inherited>, count: usize) -> Result<Listeners, Strin
 /// Which shard takes which socket of one address, so that none on either side is left out.
 fn pairs(shards: usize, sockets: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..shards.max(sockets)).map(move |n| (n % shards, n % sockets))
+}
+
+/// Binds one socket for `--api`. With `is_successor` another process may listen there: the one that this one takes over
+/// from.
+///
+/// Returns it with the address in force. Errors: cause and remedy in words.
+pub fn bind_api(
+    address: SocketAddr,
+    is_successor: bool,
+) -> Result<(std::net::TcpListener, SocketAddr), String> {
+    let explain = |e| explain(address, "--api", e);
+    if !is_successor {
+        refuse_taken(address).map_err(explain)?;
+    }
+    let listener = bind_one(address).map_err(explain)?;
+    let bound = listener.local_addr().map_err(explain)?;
+    Ok((listener, bound))
+}
+
+/// Why an address cannot be listened on, and what to do with `flag`.
+fn explain(address: SocketAddr, flag: &str, error: io::Error) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("another process listens there; stop it, or give another {flag}")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "no interface has this address; give one of this host, or 0.0.0.0".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("ports below 1024 need CAP_NET_BIND_SERVICE; grant it, or give another {flag}")
+        }
+        _ => format!("check {flag} and its address"),
+    };
+    format!("cannot listen on {address}: {error}. {remedy}")
 }
 
 /// `SO_REUSEPORT` would let this process share the port with another of the same user, and both would get half of the

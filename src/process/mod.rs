@@ -6,11 +6,12 @@ mod advice;
 mod inherited;
 mod listeners;
 mod notify;
+mod pages;
 mod pid_file;
 mod shards;
 
 use crate::{
-    config::{AccessLogTo, Config},
+    config::{AccessLogTo, ApiAt, Config},
     limits::DESCRIPTORS_RESERVED,
     observe::{
         access_log::LogSink,
@@ -34,7 +35,7 @@ use inherited::Inherited;
 use listeners::Listeners;
 use notify::notify;
 use pid_file::PidFile;
-use shards::{FromShard, Order, Parts, Report};
+use shards::{Doors, FromShard, Order, Parts, Report};
 use std::{
     sync::{
         Arc,
@@ -60,6 +61,7 @@ enum Event {
 /// missing; all of it is said.
 pub fn check(config: &Config) -> i32 {
     let mut mistakes = Vec::new();
+    let mut is_successor = false;
     // First, as in `run`.
     match adopt() {
         Ok((none, note)) if none.is_empty() => {
@@ -68,8 +70,11 @@ pub fn check(config: &Config) -> i32 {
                 eprintln!("warning: {note}");
             }
         }
-        Ok((_inherited, _note)) => {}
+        Ok((_inherited, _note)) => is_successor = true,
         Err(why) => mistakes.push(why),
+    }
+    if let ApiAt::Address(address) = config.api {
+        mistakes.extend(listeners::bind_api(address, is_successor).err());
     }
     mistakes.extend(runtime::probe().err());
     mistakes.extend(Tls::new().err());
@@ -164,16 +169,22 @@ fn start(
     if let Some(note) = note {
         log::warn!("{note}");
     }
+    let is_successor = !inherited.is_empty();
     let Listeners { of_shard, addresses } = match inherited.is_empty() {
         true => listeners::bind(config.listen, count)?,
         false => listeners::share(inherited, count)?,
     };
+    let pages = pages::set_up(&config, count, cpus.len(), is_successor)?;
     let (report, events) = forward_signals(signals)?;
     let room =
         usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX);
     // A client may be idle without an origin connection, but not the other way round for long: origins need fewer.
     let (clients, origins) = (room / 8 * 5, room / 8 * 3);
     let (clients_max, open_max) = ((clients / count).max(1), (origins / count).max(1));
+    let own = addresses.iter().map(|(at, _)| *at).chain(pages.apart.iter().map(|(_, at)| *at));
+    if let Some((_, at)) = &pages.apart {
+        log::info!("/.api/ is at {at}");
+    }
     let parts = Parts {
         config: config.clone(),
         flags,
@@ -181,14 +192,19 @@ fn start(
         resolver,
         shares: Shares { idle_per_origin_max: config.keepalive_conns.div_ceil(count), open_max },
         clients_max,
-        own: Own::new(addresses.iter().map(|(address, _)| *address).collect()),
+        own: Own::new(own.collect()),
+        counters: pages.counters,
+        api: pages.api,
     };
+    let mut apart = pages.apart;
     let mut orders = Vec::with_capacity(count);
     for (index, listeners) in of_shard.into_iter().enumerate() {
         let cpu = cpus.get(index % cpus.len().max(1)).copied();
         let (to, format) = (&config.access_log, config.access_log_format);
         let log = LogSink::new(writer.handle(), to, format, index);
-        let started = shards::start(index, cpu, listeners, log, parts.clone(), report.clone());
+        // One shard is enough for what is asked for some times a minute.
+        let doors = Doors { main: listeners, api: apart.take().map(|(listener, _)| listener) };
+        let started = shards::start(index, cpu, doors, log, parts.clone(), report.clone());
         orders.push(started.map_err(|e| format!("shard {index} cannot be started: {e}"))?);
     }
     let writer = writer.handle();

@@ -3,9 +3,16 @@
 #![forbid(unsafe_code)]
 
 use crate::{
+    client::Door,
     config::Config,
     downstream::accept::Acceptor,
-    observe::{access_log::LogSink, latency::OriginSnapshot},
+    limits::API_CLIENTS_MAX,
+    observe::{
+        access_log::LogSink,
+        api::Api,
+        counters::{Counters, Recorder},
+        latency::OriginSnapshot,
+    },
     shard::{
         self, Shard,
         mailbox::{Inbox, Mailbox, mailbox},
@@ -54,13 +61,22 @@ pub struct Parts {
     pub shares: Shares,
     pub own: Own,
     pub clients_max: usize,
+    /// One a shard.
+    pub counters: Arc<[Arc<Counters>]>,
+    pub api: Option<Api>,
+}
+
+/// A shard's listeners.
+pub struct Doors {
+    pub main: Vec<std::net::TcpListener>,
+    pub api: Option<std::net::TcpListener>,
 }
 
 /// Starts the thread of shard `index`. It reports `Ready` or `Died` first.
 pub fn start(
     index: usize,
     cpu: Option<Cpu>,
-    listeners: Vec<std::net::TcpListener>,
+    doors: Doors,
     log: LogSink,
     parts: Parts,
     report: Sender<FromShard>,
@@ -78,10 +94,12 @@ pub fn start(
             Ok(ring) => ring,
             Err(e) => return died(format!("its io_uring runtime cannot be built: {e}")),
         };
-        let shard = Rc::new(Shard::new(index, parts.config.clone(), log));
+        let recorder = Recorder::new(&parts.counters[index], parts.config.sampling, index);
+        let shard = Shard::new(index, parts.config.clone(), log, recorder, parts.api.clone());
+        let shard = Rc::new(shard);
         // Connections catch their own panics; one that gets here would leave the shard half-alive.
         let run = catch_unwind(AssertUnwindSafe(|| {
-            ring.block_on(serve(shard, listeners, inbox, parts, report.clone()))
+            ring.block_on(serve(shard, doors, inbox, parts, report.clone()))
         }));
         died(match run {
             Ok(why) => why,
@@ -96,7 +114,7 @@ pub fn start(
 /// Wires a shard and runs it. Returns only on failure: why.
 async fn serve(
     shard: Rc<Shard>,
-    listeners: Vec<std::net::TcpListener>,
+    doors: Doors,
     inbox: Inbox<Order>,
     parts: Parts,
     report: Sender<FromShard>,
@@ -109,12 +127,16 @@ async fn serve(
     let names = Names::new(parts.resolver, answers);
     let upstream = Upstream::new(shard.clone(), names, parts.tls, parts.shares, parts.own);
     let listeners: io::Result<Vec<TcpListener>> =
-        listeners.into_iter().map(TcpListener::from_std).collect();
+        doors.main.into_iter().map(TcpListener::from_std).collect();
     let listeners = match listeners {
         Ok(listeners) => listeners,
         Err(e) => return format!("its listeners cannot be used: {e}"),
     };
-    let acceptor = Rc::new(Acceptor::new(upstream.clone(), parts.clients_max));
+    let acceptor = Rc::new(Acceptor::new(upstream.clone(), Door::Main, parts.clients_max));
+    let api_acceptor = match open_api(&upstream, doors.api, parts.clients_max) {
+        Ok(acceptor) => acceptor,
+        Err(e) => return format!("the listener of the API cannot be used: {e}"),
+    };
     {
         let upstream = upstream.clone();
         shard::spawn("name look-up task", async move {
@@ -153,9 +175,28 @@ async fn serve(
             }
             Order::Drain => {
                 acceptor.stop();
+                if let Some(acceptor) = &api_acceptor {
+                    acceptor.stop();
+                }
                 shard.drain();
             }
         })
         .await;
     format!("it gets no more orders: {ended:?}")
+}
+
+/// Runs the accept loop of the proxy's own pages. It has some places beyond the clients', so that an overloaded proxy can
+/// still be looked at.
+fn open_api(
+    upstream: &Rc<Upstream>,
+    listener: Option<std::net::TcpListener>,
+    clients_max: usize,
+) -> io::Result<Option<Rc<Acceptor>>> {
+    let Some(listener) = listener else { return Ok(None) };
+    let listener = TcpListener::from_std(listener)?;
+    let acceptor = Acceptor::new(upstream.clone(), Door::Api, clients_max + API_CLIENTS_MAX);
+    let acceptor = Rc::new(acceptor);
+    let running = acceptor.clone();
+    shard::spawn("accept loop of the API", async move { running.run(listener).await });
+    Ok(Some(acceptor))
 }

@@ -2,8 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+use super::pages::{OwnAnswer, asked_for};
 use crate::{
     authority,
+    client::Door,
     error::{Cause, Error, Phase},
     headers::{self, Out, Target},
     http1::{
@@ -30,6 +32,13 @@ pub struct Asked {
     pub path: Range<usize>,
     pub host: Range<usize>,
     pub user_agent: Range<usize>,
+}
+
+/// Where a request goes.
+pub enum Goes {
+    To(Rc<Destination>),
+    /// To nobody: the proxy has the answer.
+    Nowhere(OwnAnswer),
 }
 
 /// X-Chocon-Id: the client's, or a fresh one.
@@ -100,10 +109,11 @@ impl Asked {
 /// Returns what was asked, as far as it could be read, and where it goes; or why it goes nowhere.
 pub fn read(
     upstream: &Upstream,
+    door: Door,
     bytes: &[u8],
     now: Instant,
     out: &mut impl Out,
-) -> (Asked, Result<Rc<Destination>, Error>) {
+) -> (Asked, Result<Goes, Error>) {
     let mut room = FieldRoom::default();
     let head = match RequestHead::parse(bytes, &mut room) {
         Ok(head) => head,
@@ -116,22 +126,26 @@ pub fn read(
         Some(id) => RequestId::Client(id.into()),
         None => RequestId::Fresh(upstream.shard.next_id(now)),
     };
-    let destination = admit(upstream, &head, id.bytes(), out);
-    (Asked::of(&head, id), destination)
+    let goes = admit(upstream, door, &head, id.bytes(), out);
+    (Asked::of(&head, id), goes)
 }
 
 fn admit(
     upstream: &Upstream,
+    door: Door,
     head: &RequestHead<'_, '_>,
     id: &[u8],
     out: &mut impl Out,
-) -> Result<Rc<Destination>, Error> {
+) -> Result<Goes, Error> {
     let refused = |cause| Error::client(Phase::Route, cause);
     if head.method == "CONNECT" {
         return Err(refused(Cause::NotImplemented("CONNECT")));
     }
     let target = Target::parse(head.method, head.target)
         .map_err(|why| Error::client(Phase::Head, Cause::Malformed(why)))?;
+    if let Some(own) = asked_for(door, upstream.shard.config.api, head.method, &target) {
+        return Ok(Goes::Nowhere(own));
+    }
     if head.has_chocon_ver {
         return Err(refused(Cause::Loop));
     }
@@ -152,5 +166,5 @@ fn admit(
         }
     };
     headers::write_request(out, head, target, host, id);
-    Ok(destination)
+    Ok(Goes::To(destination))
 }

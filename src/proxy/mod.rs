@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod asked;
+mod pages;
 mod respond;
 
 use crate::{
@@ -27,9 +28,9 @@ use crate::{
         blocks::Outgoing,
         watch::{Cut, Deadline},
     },
-    upstream::{Destination, Lease, Origin, Upstream},
+    upstream::{Lease, Origin, Upstream},
 };
-use asked::Asked;
+use asked::{Asked, Goes};
 use respond::{Responded, respond};
 use std::{
     future::{Future, poll_fn},
@@ -68,11 +69,16 @@ pub async fn serve(
     let mut out = Outgoing::new(&shard.blocks);
     let progress = Progress::default();
     let head = &client.input.all()[..head_bytes];
-    let (asked, destination) = asked::read(upstream, head, started, &mut out);
+    let (asked, goes) = asked::read(upstream, client.door, head, started, &mut out);
     client.input.use_up(head_bytes);
     let ends = Ends { shard, watch, client: &client.socket, progress: &progress };
-    let outcome = match &destination {
-        Ok(to) => forward(upstream, &ends, &mut client.input, &asked, &to.origin, &mut out).await,
+    let outcome = match &goes {
+        Ok(Goes::To(to)) => {
+            let input = &mut client.input;
+            let responded = forward(upstream, &ends, input, &asked, &to.origin, &mut out).await;
+            responded.map(|responded| after(&responded, &progress, &client.input))
+        }
+        Ok(Goes::Nowhere(own)) => Ok(pages::answer(&ends, &asked, *own, &mut out).await),
         Err(error) => {
             // A request without a body is read whole even if it goes nowhere: the connection can live on.
             if asked.body == RequestBody::None && error.status() != 501 {
@@ -82,7 +88,7 @@ pub async fn serve(
         }
     };
     let (next, error) = match outcome {
-        Ok(responded) => (after(&responded, &progress, &client.input), None),
+        Ok(next) => (next, None),
         Err(error) => {
             let next = answer(&ends, &asked, &error, &mut out).await;
             (next, Some(error))
@@ -91,7 +97,11 @@ pub async fn serve(
     watch.end_exchange();
     let head = &client.input.all()[..head_bytes];
     let entry = Entry { shard, client, asked: &asked, head, started, progress: &progress };
-    entry.record(error.as_ref(), destination.as_deref().ok());
+    let origin = match &goes {
+        Ok(Goes::To(to)) => Some(&*to.origin),
+        Ok(Goes::Nowhere(_)) | Err(_) => None,
+    };
+    entry.record(error.as_ref(), origin);
     next
 }
 
@@ -260,7 +270,7 @@ fn after(responded: &Responded, progress: &Progress, input: &Input) -> Next {
 
 /// Tells the client what went wrong, if it can still be told; else makes the cut visible.
 async fn answer(ends: &Ends<'_>, asked: &Asked, error: &Error, out: &mut Outgoing<'_>) -> Next {
-    let Ends { shard, watch, progress, .. } = ends;
+    let Ends { watch, progress, .. } = ends;
     let status = error.status();
     if let Some(begun) = progress.status.get() {
         log::debug!("the answer {begun} was cut: {error}");
@@ -271,21 +281,11 @@ async fn answer(ends: &Ends<'_>, asked: &Asked, error: &Error, out: &mut Outgoin
         // A client that cut its own request may still read (half-closed); RFC 9112 §8: the message is incomplete.
         return Next::Close;
     }
-    // Where the request was not read to its end, or the sweeper ended the client's half, no next one can come. A client
-    // that sent what is malformed may mean something else by what follows, too.
+    // A client that sent what is malformed may mean something else by what follows, too.
     let in_step =
         error.party != Party::Client || matches!(error.cause, Cause::NoRoute(_) | Cause::Loop);
-    let client_was_cut = !matches!(watch.cut(), None | Some(Cut::Passed(Deadline::Origin)));
-    let persists = asked.keep_alive
-        && progress.request_read.get()
-        && in_step
-        && !client_was_cut
-        && !shard.is_draining();
-    let persistence = match (persists, asked.version) {
-        (false, _) => Persistence::Closes,
-        (true, Version::Http11) => Persistence::Persists,
-        (true, Version::Http10) => Persistence::KeepAliveToHttp10,
-    };
+    let persists = in_step && persists(ends, asked);
+    let persistence = persistence(persists, asked.version);
     out.clear();
     headers::write_own(out, status, persistence, asked.id.bytes());
     progress.status.set(Some(status));
@@ -295,6 +295,24 @@ async fn answer(ends: &Ends<'_>, asked: &Asked, error: &Error, out: &mut Outgoin
         (Ok(()), true) => Next::KeepAlive,
         (Ok(()), false) => Next::Linger,
         (Err(_), _) => Next::Reset,
+    }
+}
+
+/// Whether a next request can come after an answer of the proxy's own: not where the request was not read to its end, or
+/// the sweeper ended the client's half.
+fn persists(ends: &Ends<'_>, asked: &Asked) -> bool {
+    let client_was_cut = !matches!(ends.watch.cut(), None | Some(Cut::Passed(Deadline::Origin)));
+    asked.keep_alive
+        && ends.progress.request_read.get()
+        && !client_was_cut
+        && !ends.shard.is_draining()
+}
+
+fn persistence(persists: bool, version: Version) -> Persistence {
+    match (persists, version) {
+        (false, _) => Persistence::Closes,
+        (true, Version::Http11) => Persistence::Persists,
+        (true, Version::Http10) => Persistence::KeepAliveToHttp10,
     }
 }
 
@@ -325,17 +343,19 @@ impl Entry<'_> {
         }
     }
 
-    fn record(&self, error: Option<&Error>, destination: Option<&Destination>) {
+    fn record(&self, error: Option<&Error>, origin: Option<&Origin>) {
         let Entry { shard, client, asked, head, started, progress } = self;
         let now = Instant::now();
+        let duration = now.saturating_duration_since(*started);
+        let status = match error {
+            // What the client was told before the cut stands in the response; that it went away matters more.
+            Some(error) if error.status() == 499 => 499,
+            Some(error) => progress.status.get().unwrap_or(error.status()),
+            None => progress.status.get().unwrap_or(0),
+        };
+        shard.recorder.record(status, duration, now);
         let mut log = shard.log.borrow_mut();
         if log.enabled() {
-            let status = match error {
-                // What the client was told before the cut stands in the response; that it went away matters more.
-                Some(error) if error.status() == 499 => 499,
-                Some(error) => progress.status.get().unwrap_or(error.status()),
-                None => progress.status.get().unwrap_or(0),
-            };
             log.record(&Record {
                 started_unix_us: shard.unix_us(*started),
                 peer: client.peer,
@@ -346,14 +366,13 @@ impl Entry<'_> {
                 status,
                 size: progress.body_bytes.get(),
                 user_agent: &head[asked.user_agent.clone()],
-                duration: now.saturating_duration_since(*started),
+                duration,
                 host: &head[asked.host.clone()],
                 id: asked.id.bytes(),
                 course: self.course(now, error),
             });
         }
         if let Some(error) = error {
-            let origin = destination.map(|destination| &destination.origin);
             log.error(&ErrorRecord {
                 at_unix_us: shard.unix_us(now),
                 request_host: &head[asked.host.clone()],

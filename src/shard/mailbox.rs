@@ -26,8 +26,17 @@ pub struct Inbox<M> {
 
 /// Makes a mailbox and its inbox.
 pub fn mailbox<M>() -> io::Result<(Mailbox<M>, Inbox<M>)> {
+    with_room(MAILBOX_MAX)
+}
+
+/// Makes a mailbox for one message, and its inbox.
+pub fn reply<M>() -> io::Result<(Mailbox<M>, Inbox<M>)> {
+    with_room(1)
+}
+
+fn with_room<M>(messages: usize) -> io::Result<(Mailbox<M>, Inbox<M>)> {
     let event = File::from(sys::event_counter()?);
-    let inner = Arc::new(Inner { queue: ArrayQueue::new(MAILBOX_MAX), event });
+    let inner = Arc::new(Inner { queue: ArrayQueue::new(messages), event });
     Ok((Mailbox { inner: inner.clone() }, Inbox { inner }))
 }
 
@@ -50,6 +59,20 @@ impl<M> Mailbox<M> {
 }
 
 impl<M> Inbox<M> {
+    /// Waits for one message. Errors: the event counter cannot be read. Cancel-safe: the message is lost with the inbox.
+    pub async fn first(self) -> io::Result<M> {
+        let event = monoio::fs::File::from_std(self.inner.event.try_clone()?)?;
+        let mut counter: Box<[u8]> = Box::new([0; 8]);
+        loop {
+            if let Some(message) = self.inner.queue.pop() {
+                return Ok(message);
+            }
+            let (result, back) = event.read_at(counter, 0).await;
+            result?;
+            counter = back;
+        }
+    }
+
     /// Hands every message to `each`, for as long as the shard lives. Errors: the event counter cannot be read.
     pub async fn serve(self, mut each: impl FnMut(M)) -> io::Result<()> {
         let event = monoio::fs::File::from_std(self.inner.event.try_clone()?)?;

@@ -14,6 +14,8 @@ use crate::{
     limits::{DRAIN_IDLE, SWEEP_EVERY},
     observe::{
         access_log::LogSink,
+        api::Api,
+        counters::Recorder,
         id::{Id, IdSource},
     },
 };
@@ -37,6 +39,9 @@ pub struct Shard {
     pub blocks: Blocks,
     pub watches: Rc<Watches>,
     pub log: RefCell<LogSink>,
+    pub recorder: Recorder,
+    /// Makes the proxy's own pages; None: there are none.
+    pub api: Option<Api>,
     ids: RefCell<IdSource>,
     /// The process ends: no new requests on old connections.
     draining: Cell<bool>,
@@ -45,13 +50,21 @@ pub struct Shard {
 }
 
 impl Shard {
-    pub fn new(index: usize, config: Arc<Config>, log: LogSink) -> Self {
+    pub fn new(
+        index: usize,
+        config: Arc<Config>,
+        log: LogSink,
+        recorder: Recorder,
+        api: Option<Api>,
+    ) -> Self {
         Self {
             index,
             config,
             blocks: Blocks::default(),
             watches: Rc::default(),
             log: RefCell::new(log),
+            recorder,
+            api,
             ids: RefCell::new(IdSource::new(index)),
             draining: Cell::new(false),
             clock: Cell::new((Instant::now(), SystemTime::now())),
@@ -106,6 +119,7 @@ impl Shard {
             self.clock.set((now, SystemTime::now()));
             self.watches.sweep(now);
             self.log.borrow_mut().flush();
+            self.recorder.set_clients(self.watches.count());
             also(now);
             round = round.wrapping_add(1);
             if round.is_multiple_of(32) {

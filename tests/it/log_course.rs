@@ -1,6 +1,5 @@
 //! `--access-log-format json+`: what happened to a request on its way, told in its line.
 
-use std::thread;
 use std::time::Duration;
 
 use crate::support::proxy::AccessLine;
@@ -66,15 +65,19 @@ fn resumed_session_is_told() {
 #[test]
 fn slow_origin_and_slow_body_are_told_apart() {
     const PAUSE: Duration = Duration::from_millis(300);
-    let origin = Origin::start(|mut conn| {
-        conn.read_request();
-        thread::sleep(PAUSE);
-        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no");
-        thread::sleep(PAUSE * 2);
-        conn.send("k");
-    });
-    let proxy = proxy(&[]);
-    let line = get(&proxy, &origin.host(), "/slow");
+    let (origin, proxy) = (Origin::scripted(), proxy(&[]));
+    let mut client = Client::connect(&proxy);
+    client.get(&origin, "/slow");
+    let mut conn = origin.accept();
+    conn.read_request();
+    conn.expect_silence(PAUSE);
+    conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no");
+    // Each pause begins when what is measured has begun for sure.
+    client.read_until(b"\r\n\r\no");
+    conn.expect_silence(PAUSE * 2);
+    conn.send("k");
+    assert_eq!(client.read_exact(1), b"k");
+    let line = line_of(&proxy, "/slow");
     let (first_byte, body) = (ms(&line, "first_byte_ms"), ms(&line, "body_ms"));
     assert!(first_byte >= 300.0 && body >= 600.0, "{}", line.raw);
     let total = ms(&line, "ptime") * 1000.0;

@@ -3,6 +3,7 @@
 //! `CHOCON_URING_BIN` names another binary than the one that cargo has built.
 
 mod access_log;
+mod api;
 mod attacks;
 mod command_line;
 mod conforming_origin;
