@@ -7,6 +7,7 @@ use super::{
     addresses::{self, Address},
     connection::{Connection, OpenCount},
     origins::Origin,
+    policy::LEADS_BACK,
     race::{Reached, Unreached, race},
 };
 use crate::{
@@ -83,6 +84,7 @@ impl Upstream {
         let beside = || OpenCount::take(&self.open, self.open_max);
         let reached = race(order, origin.key.port, deadline, beside).await;
         let reached = reached.map_err(|Unreached { timed_out, text }| {
+            let text = self.with_remedy(origin, text);
             let cause = if timed_out { Cause::Unanswered(text) } else { Cause::Unreached(text) };
             Error::origin(Phase::Connect, cause)
         })?;
@@ -144,6 +146,10 @@ impl Upstream {
                 let within = monoio::time::timeout(self.shard.config.tls_timeout, handshake);
                 let session = within.await.unwrap_or(Err(Cause::TimedOut)).map_err(|cause| {
                     used.address().failed(Instant::now());
+                    let cause = match cause {
+                        Cause::Tls(text) => Cause::Tls(self.with_remedy(origin, text)),
+                        other => other,
+                    };
                     Error::origin(Phase::Tls, cause)
                 })?;
                 Some(session)
@@ -151,6 +157,19 @@ impl Upstream {
         };
         used.address().succeeded(took);
         Ok(Connection::new(socket, session, open, used))
+    }
+
+    /// What failed, and what helps if a mapped name led to where its clients find this proxy. On the very port it would
+    /// have been refused; on another one something else answers, or nothing.
+    fn with_remedy(&self, origin: &Origin, text: String) -> String {
+        let port = Scheme::Http.default_port();
+        let mapped = self.shard.config.rules.mapped(&origin.key.name, port).is_some();
+        let addresses = origin.addresses.borrow();
+        if mapped && addresses.current().any(|address| self.policy.listens_on(address.ip)) {
+            format!("{text}; {LEADS_BACK}")
+        } else {
+            text
+        }
     }
 
     fn tuning(&self) -> Tuning<'_> {

@@ -21,16 +21,24 @@ impl Own {
     /// Whether a connection to `at` would arrive at this process. `is_local` tells whether an address is one of this
     /// host; it is asked only where the port is the same and the listener takes any address.
     pub fn is(&self, at: SocketAddr, is_local: impl Fn(IpAddr) -> bool) -> bool {
-        // ::ffff:a.b.c.d is a.b.c.d on the wire (RFC 4291 §2.5.5.2).
-        let ip = at.ip().to_canonical();
-        self.listening.iter().filter(|own| own.port() == at.port()).any(|own| {
-            match own.ip().to_canonical() {
-                IpAddr::V4(Ipv4Addr::UNSPECIFIED) => ip.is_ipv4() && is_local(ip),
-                // It takes both families: an inherited one that does not is rare, and an origin there rarer.
-                IpAddr::V6(Ipv6Addr::UNSPECIFIED) => is_local(ip),
-                own => own == ip,
-            }
-        })
+        let same_port = |own: &&SocketAddr| own.port() == at.port();
+        self.listening.iter().filter(same_port).any(|own| takes(*own, at.ip(), &is_local))
+    }
+
+    /// Whether this process listens on `ip`, on whatever port.
+    pub fn is_on(&self, ip: IpAddr, is_local: impl Fn(IpAddr) -> bool) -> bool {
+        self.listening.iter().any(|own| takes(*own, ip, &is_local))
+    }
+}
+
+fn takes(own: SocketAddr, ip: IpAddr, is_local: impl Fn(IpAddr) -> bool) -> bool {
+    // ::ffff:a.b.c.d is a.b.c.d on the wire (RFC 4291 §2.5.5.2).
+    let ip = ip.to_canonical();
+    match own.ip().to_canonical() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => ip.is_ipv4() && is_local(ip),
+        // It takes both families: an inherited one that does not is rare, and an origin there rarer.
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => is_local(ip),
+        own => own == ip,
     }
 }
 
@@ -90,6 +98,8 @@ mod tests {
         let is = |at: &str| own.is(at.parse().unwrap(), |_| panic!("no need to ask"));
         assert!(is("10.0.0.5:80") && is("[::1]:81"));
         assert!(!is("127.0.0.1:80") && !is("10.0.0.5:81"));
+        let is_on = |ip: &str| own.is_on(ip.parse().unwrap(), |_| panic!("no need to ask"));
+        assert!(is_on("10.0.0.5") && is_on("::1") && !is_on("127.0.0.1"));
     }
 
     #[test]

@@ -19,6 +19,10 @@ pub struct Policy {
     own: Own,
 }
 
+/// What helps where a name leads to this proxy itself.
+pub const LEADS_BACK: &str = "this proxy listens on that address; if /etc/hosts points the name here for its clients, \
+    start with --resolver dns; if a name server does, with --dns-server another";
+
 /// Why an address is not dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -59,10 +63,7 @@ impl fmt::Display for Refused {
             Refused::Multicast => "multicast, which no HTTP origin has",
             Refused::Reserved => "reserved or broadcast, which no HTTP origin has",
             Refused::ThisProxy => {
-                return f.write_str(
-                    "the address is where this proxy listens; if /etc/hosts points the name here for its clients, \
-                     start with --resolver dns; if a name server does, with --dns-server another",
-                );
+                return f.write_str(LEADS_BACK);
             }
         };
         write!(f, "the address is {what}; --allow-cidr opens it if it is meant")
@@ -79,6 +80,11 @@ impl Policy {
     pub fn check(&self, at: SocketAddr) -> Result<(), Refused> {
         self.check_ip(at.ip())?;
         if self.own.is(at, own::is_local) { Err(Refused::ThisProxy) } else { Ok(()) }
+    }
+
+    /// Whether this proxy listens on `ip`, on whatever port.
+    pub fn listens_on(&self, ip: IpAddr) -> bool {
+        self.own.is_on(ip, own::is_local)
     }
 
     /// Whether `ip` may be dialled.

@@ -505,6 +505,16 @@ fn mapped_name_that_the_hosts_file_points_here_gets_508() {
 }
 
 #[test]
+fn mapped_name_that_leads_here_on_another_port_gets_502_with_the_same_remedy() {
+    alone_on_the_network();
+    let proxy = Proxy::start(&["--map", "localhost=https"]);
+    let mut client = Client::connect(&proxy);
+    client.request("GET", "localhost", "/", "", b"");
+    client.read_error(502);
+    assert!(proxy.wait_for_log("127.0.0.1:443").contains("--resolver dns"));
+}
+
+#[test]
 fn mapped_name_is_reached_by_a_resolver_that_skips_the_hosts_file() {
     let Some((server, origin, proxy)) = pointed_at_itself(&["--resolver", "dns"]) else { return };
     let mut client = Client::connect(&proxy);
