@@ -91,6 +91,7 @@ impl Addresses {
         if self.answer.as_ref().is_some_and(|known| Arc::ptr_eq(known, answer)) {
             return;
         }
+        self.current().for_each(|address| address.seen.set(now));
         let old = self.answer.replace(answer.clone());
         let changed = old.is_some_and(|old| {
             old.len() != answer.len() || answer.iter().any(|ip| !old.contains(ip))
@@ -119,6 +120,11 @@ impl Addresses {
             let Some((at, _)) = oldest else { break };
             self.known.swap_remove(at).gone.set(true);
         }
+    }
+
+    /// Whether a connection is open, or being made, to an address that is not gone.
+    pub fn are_in_use(&self) -> bool {
+        self.known.iter().any(|address| address.connections.get() > 0)
     }
 
     /// Those that the last answer names: what may be dialled.
@@ -452,7 +458,9 @@ mod tests {
 
     #[test]
     fn before_an_answer_no_address_is_gone() {
-        assert!(!Addresses::default().find(ip(1), Instant::now()).is_gone());
+        let addresses = Addresses::default();
+        assert!(!addresses.find(ip(1), Instant::now()).is_gone());
+        assert!(!addresses.are_in_use());
     }
 
     #[test]
@@ -480,6 +488,7 @@ mod tests {
         assert!(!kept.is_gone());
         assert_eq!(addresses.current().count(), 1);
         let seen = kept.seen.get();
+        assert_eq!(seen, now, "it was in the answer up to the next");
         addresses.update(&answer(&[ip(200)]), seen + ROTATION_KEPT_FOR - ms(1));
         assert!(!kept.is_gone());
         addresses.update(&answer(&[ip(201)]), seen + ROTATION_KEPT_FOR);

@@ -100,7 +100,9 @@ impl Upstream {
     /// Takes in where the origin's name leads now, and has an address tried that failed earlier.
     pub(super) fn look_after_addresses(&self, origin: &Rc<Origin>, now: Instant) {
         let mut addresses = origin.addresses.borrow_mut();
-        if let Some(answer) = self.names.known(&origin.key.name, now) {
+        if addresses.are_in_use()
+            && let Some(answer) = self.names.stay(&origin.key.name, now)
+        {
             addresses.update(&answer, now);
         }
         // Nobody waits for an origin that is not used, so what became of its addresses can wait, too.

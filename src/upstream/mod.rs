@@ -11,7 +11,7 @@ mod addresses;
 pub mod connection;
 mod dial;
 pub mod dns;
-mod dns_cache;
+mod known_names;
 pub mod names;
 mod origins;
 pub mod own;
@@ -224,6 +224,7 @@ impl Upstream {
         if looks {
             self.looked.set(now);
         }
+        self.names.sweep(now);
         for origin in self.origins.borrow().by_key.values() {
             let mut idle = origin.idle.borrow_mut();
             let mut gone = Vec::new();

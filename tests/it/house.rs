@@ -11,7 +11,7 @@ const PLACES: &[(&str, &str)] = &[
     ("hdrhistogram", "observe/latency.rs"),
     ("core_affinity", "shard/"),
     ("io_uring", "shard/"),
-    ("hickory_resolver", "upstream/dns.rs"),
+    ("hickory_resolver", "upstream/dns/"),
 ];
 
 /// The only files in which a raw call may be made.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use crate::support::dns::{NameServer, Records};
+use crate::support::dns::{Mood, NameServer, Records};
 use crate::support::proxy::{ProxyOptions, can_mount};
 use crate::support::{Client, MuteAddr, OK, Origin, Proxy, eventually, scratch_file};
 
@@ -201,6 +201,193 @@ fn answer_is_asked_for_again_after_its_time_to_live() {
         assert_eq!(status_of(&proxy, &host), 200);
         server.times_asked("brief.test") >= 2
     });
+}
+
+/// Sends requests until `done`, each on a connection of its own to proxy and origin. Returns how many took `slow` or
+/// longer.
+#[track_caller]
+fn slow_until(proxy: &Proxy, host: &str, slow: Duration, mut done: impl FnMut() -> bool) -> usize {
+    let mut count = 0;
+    eventually("the end of a series of requests", || {
+        let started = Instant::now();
+        assert_eq!(status_of(proxy, host), 200);
+        count += usize::from(started.elapsed() >= slow);
+        done()
+    });
+    count
+}
+
+#[test]
+fn name_in_use_is_looked_up_ahead_and_no_request_waits_for_it() {
+    let records = HashMap::from([("hot.test", (vec![Ipv4Addr::LOCALHOST], 1))]);
+    let Some((server, proxy)) = with_name_server("hot", records) else { return };
+    let origin = Origin::answering(OK_CLOSE);
+    let host = format!("hot.test.ccnproxy:{}", origin.addr().port());
+    assert_eq!(status_of(&proxy, &host), 200);
+    // Longer than the time ahead, which is a quarter of the TTL: the old answer has to bridge the rest.
+    let late = Duration::from_millis(400);
+    server.turn(Mood::Dawdles(late));
+    let asked = || server.times_asked("hot.test");
+    let slow = slow_until(&proxy, &host, late, || asked() >= 6);
+    // A busy machine may be slow by itself, once.
+    assert!(slow <= 1, "{slow} requests waited while the name was looked up {} times", asked());
+}
+
+#[test]
+fn name_with_an_idle_connection_is_kept_fresh_without_requests() {
+    let records = HashMap::from([("idle.test", (vec![Ipv4Addr::LOCALHOST], 1))]);
+    let Some((server, proxy)) = with_name_server("idle", records) else { return };
+    let origin = Origin::answering(OK);
+    assert_eq!(status_of(&proxy, &format!("idle.test.ccnproxy:{}", origin.addr().port())), 200);
+    eventually("look-ups without requests", || server.times_asked("idle.test") >= 4);
+}
+
+/// Once the name server is in this mood, requests go on as before, and one line says why.
+#[track_caller]
+fn old_addresses_serve(name: &'static str, mood: Mood, cause: &str) {
+    let records = HashMap::from([(name, (vec![Ipv4Addr::LOCALHOST], 1))]);
+    let Some((server, proxy)) = with_name_server(name, records) else { return };
+    let origin = Origin::answering(OK_CLOSE);
+    let host = format!("{name}.ccnproxy:{}", origin.addr().port());
+    assert_eq!(status_of(&proxy, &host), 200);
+    server.turn(mood);
+    let (asked, since) = (server.times_asked(name), Instant::now());
+    let second = Duration::from_secs(1);
+    let slow = slow_until(&proxy, &host, second, || {
+        // Past the TTL, with a look-up that was in vain.
+        since.elapsed() > second * 3 && server.times_asked(name) > asked
+    });
+    assert!(slow <= 1, "{slow} requests waited");
+    let warning = format!("{name}: {cause}");
+    proxy.wait_for_log(&warning);
+    assert_eq!(proxy.log().matches(&warning).count(), 1, "{}", proxy.log());
+    server.turn(Mood::Answers);
+    proxy.wait_for_log(&format!("{name}: the look-up succeeds again"));
+}
+
+#[test]
+fn old_addresses_serve_while_the_name_server_fails() {
+    old_addresses_serve("frail.test", Mood::Fails, "the look-up failed");
+}
+
+#[test]
+fn old_addresses_serve_while_the_name_server_is_silent() {
+    old_addresses_serve("still.test", Mood::Silent, "no name server answered in time");
+}
+
+#[test]
+fn name_server_that_drops_questions_for_ipv6_costs_one_request_a_moment() {
+    let records = HashMap::from([("v4.test", (vec![Ipv4Addr::LOCALHOST], 300))]);
+    let Some((server, proxy)) = with_name_server("v4", records) else { return };
+    server.turn(Mood::SilentForV6);
+    let origin = Origin::answering(OK_CLOSE);
+    let host = format!("v4.test.ccnproxy:{}", origin.addr().port());
+    let started = Instant::now();
+    assert_eq!(status_of(&proxy, &host), 200);
+    let first = started.elapsed();
+    assert!(first >= Duration::from_millis(50) && first < Duration::from_millis(900), "{first:?}");
+}
+
+#[test]
+fn shards_share_what_one_of_them_looked_up() {
+    let records = HashMap::from([("shared.test", (vec![Ipv4Addr::LOCALHOST], 300))]);
+    let Some(server) = NameServer::start(records) else {
+        return crate::support::not_run("no right to bind port 53");
+    };
+    if !can_mount() {
+        return crate::support::not_run("no right to mount a resolv.conf for one process");
+    }
+    let resolv = format!("nameserver {}\noptions timeout:1 attempts:1\n", server.ip);
+    let resolv = scratch_file("shared-resolv", &resolv);
+    let options = Proxy::options(&["--cores", "4"]).mount(&resolv, "/etc/resolv.conf");
+    let (origin, proxy) = (Origin::answering(OK_CLOSE), options.start());
+    let host = format!("shared.test.ccnproxy:{}", origin.addr().port());
+    for _ in 0..40 {
+        assert_eq!(status_of(&proxy, &host), 200);
+    }
+    assert_eq!(server.times_asked("shared.test"), 1);
+}
+
+#[test]
+fn idle_connection_to_an_address_that_the_name_left_is_closed() {
+    let records = HashMap::from([("moves.test", (vec![Ipv4Addr::LOCALHOST], 2))]);
+    let Some((server, proxy)) = with_name_server("moves", records) else { return };
+    let old = Origin::answering(OK);
+    let port = old.addr().port();
+    let new = Origin::answering_at((loopback(4), port).into(), OK);
+    let host = format!("moves.test.ccnproxy:{port}");
+    assert_eq!(status_of(&proxy, &host), 200);
+    assert_eq!(old.open_connections(), 1);
+    server.set("moves.test", &[loopback(4)], 2);
+    let moved = Instant::now();
+    eventually("no connection to the old address", || old.open_connections() == 0);
+    let took = moved.elapsed();
+    assert!(took < Duration::from_secs(4), "the TTL is 2 s: {took:?}");
+    assert_eq!(status_of(&proxy, &host), 200);
+    assert_eq!((old.connections(), new.connections()), (1, 1));
+}
+
+#[test]
+fn busy_connection_to_an_address_that_the_name_left_is_closed_after_its_request() {
+    let records = HashMap::from([("moved.test", (vec![Ipv4Addr::LOCALHOST], 1))]);
+    let Some((server, proxy)) = with_name_server("moved", records) else { return };
+    let (answer, may_answer) = std::sync::mpsc::channel::<()>();
+    let may_answer = std::sync::Mutex::new(may_answer);
+    let old = Origin::start(move |mut conn| {
+        let request = conn.read_request();
+        if request.target == "/slow" {
+            may_answer.lock().expect("a channel").recv().expect("leave to answer");
+            conn.send(OK);
+            conn.wait_closed();
+        } else {
+            conn.send(OK_CLOSE);
+        }
+    });
+    let port = old.addr().port();
+    let new = Origin::answering_at((loopback(4), port).into(), OK_CLOSE);
+    let host = format!("moved.test.ccnproxy:{port}");
+    let mut client = Client::connect(&proxy);
+    client.request("GET", &host, "/slow", "", b"");
+    assert_eq!(old.next_request().target, "/slow");
+    server.set("moved.test", &[loopback(4)], 1);
+    eventually("a request at the new address", || {
+        assert_eq!(status_of(&proxy, &host), 200);
+        new.connections() > 0
+    });
+    assert_eq!(old.open_connections(), 1, "the request under way is not disturbed");
+    answer.send(()).expect("the origin waits");
+    assert_eq!(client.read_response().text(), "ok");
+    eventually("no connection to the old address", || old.open_connections() == 0);
+    client.request("GET", &host, "/", "", b"");
+    assert_eq!(client.read_response().status, 200);
+    assert_eq!(old.drain_requests().iter().filter(|request| request.target == "/slow").count(), 0);
+}
+
+#[test]
+fn moving_under_load_empties_the_old_address_without_an_error() {
+    let records = HashMap::from([("load.test", (vec![Ipv4Addr::LOCALHOST], 2))]);
+    let Some((server, proxy)) = with_name_server("load", records) else { return };
+    let old = Origin::answering(OK);
+    let port = old.addr().port();
+    let new = Origin::answering_at((loopback(4), port).into(), OK);
+    let host = format!("load.test.ccnproxy:{port}");
+    let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(&proxy)).collect();
+    let mut round = || {
+        clients.iter_mut().for_each(|client| client.request("GET", &host, "/", "", b""));
+        clients.iter_mut().for_each(|client| assert_eq!(client.read_response().status, 200));
+    };
+    (0..20).for_each(|_| round());
+    server.set("load.test", &[loopback(4)], 2);
+    let moved = Instant::now();
+    eventually("no connection to the old address", || {
+        round();
+        old.open_connections() == 0
+    });
+    assert!(moved.elapsed() < Duration::from_secs(4), "{:?}", moved.elapsed());
+    let before = old.connections();
+    (0..20).for_each(|_| round());
+    assert_eq!(old.connections(), before);
+    assert!(new.connections() > 0);
 }
 
 #[test]

@@ -9,8 +9,27 @@ use std::time::Duration;
 
 pub struct NameServer {
     pub ip: Ipv4Addr,
-    stop: Arc<AtomicBool>,
-    asked: Arc<Mutex<Vec<String>>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    stop: AtomicBool,
+    asked: Mutex<Vec<String>>,
+    records: Mutex<Records>,
+    mood: Mutex<Mood>,
+}
+
+/// What the server does with questions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    Answers,
+    /// Answers each question this much later.
+    Dawdles(Duration),
+    /// SERVFAIL to all.
+    Fails,
+    Silent,
+    /// Answers all but questions for AAAA records, which it drops.
+    SilentForV6,
 }
 
 /// Addresses and TTL in seconds of one name.
@@ -26,64 +45,85 @@ impl NameServer {
         let ip = Ipv4Addr::new(127, 1 + (a % 250), b, NEXT.fetch_add(1, Ordering::SeqCst));
         let socket = UdpSocket::bind((ip, 53)).ok()?;
         socket.set_read_timeout(Some(Duration::from_millis(100))).ok()?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (stopped, log) = (stop.clone(), asked.clone());
+        let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
+            asked: Mutex::default(),
+            records: Mutex::new(records),
+            mood: Mutex::new(Mood::Answers),
+        });
+        let for_thread = shared.clone();
         thread::spawn(move || {
             let mut buf = [0; 1500];
-            while !stopped.load(Ordering::SeqCst) {
+            while !for_thread.stop.load(Ordering::SeqCst) {
                 if let Ok((len, peer)) = socket.recv_from(&mut buf) {
-                    answer(&socket, &buf[..len], peer, &records, &log);
+                    for_thread.answer(&socket, &buf[..len], peer);
                 }
             }
         });
-        Some(Self { ip, stop, asked })
+        Some(Self { ip, shared })
+    }
+
+    /// Replaces what `name` leads to.
+    pub fn set(&self, name: &'static str, addrs: &[Ipv4Addr], ttl: u32) {
+        self.shared.records.lock().expect("records").insert(name, (addrs.to_vec(), ttl));
+    }
+
+    pub fn turn(&self, mood: Mood) {
+        *self.shared.mood.lock().expect("mood") = mood;
     }
 
     /// How often an A record of `name` was asked for.
     pub fn times_asked(&self, name: &str) -> usize {
-        let asked = self.asked.lock().expect("questions");
+        let asked = self.shared.asked.lock().expect("questions");
         asked.iter().filter(|question| question.eq_ignore_ascii_case(name)).count()
     }
 }
 
 impl Drop for NameServer {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
+        self.shared.stop.store(true, Ordering::SeqCst);
     }
 }
 
-fn answer(
-    socket: &UdpSocket,
-    query: &[u8],
-    peer: SocketAddr,
-    records: &Records,
-    log: &Mutex<Vec<String>>,
-) {
-    let Some((name, question_end)) = question(query) else { return };
-    let kind = u16::from_be_bytes([query[question_end - 4], query[question_end - 3]]);
-    let known = records.get(name.to_ascii_lowercase().as_str());
-    if kind == 1 {
-        log.lock().expect("questions").push(name);
+impl Shared {
+    fn answer(&self, socket: &UdpSocket, query: &[u8], peer: SocketAddr) {
+        let Some((name, question_end)) = question(query) else { return };
+        let kind = u16::from_be_bytes([query[question_end - 4], query[question_end - 3]]);
+        let records = self.records.lock().expect("records");
+        let known = records.get(name.to_ascii_lowercase().as_str());
+        if kind == 1 {
+            self.asked.lock().expect("questions").push(name);
+        }
+        let mood = *self.mood.lock().expect("mood");
+        match mood {
+            Mood::Silent => return,
+            Mood::SilentForV6 if kind == 28 => return,
+            Mood::Dawdles(time) => thread::sleep(time),
+            Mood::Answers | Mood::Fails | Mood::SilentForV6 => {}
+        }
+        let addrs: &[Ipv4Addr] = match (kind, known) {
+            (1, Some((addrs, _))) if mood != Mood::Fails => addrs,
+            _ => &[],
+        };
+        // RFC 1035 §4.1.1: a response that is authoritative; server failure, or name error for what is not known.
+        let code = match (mood, known) {
+            (Mood::Fails, _) => 2,
+            (_, Some(_)) => 0,
+            (_, None) => 3,
+        };
+        let mut reply = query[..2].to_vec();
+        reply.extend([0x85, 0x80 | code, 0, 1, 0, addrs.len() as u8, 0, 0, 0, 0]);
+        reply.extend_from_slice(&query[12..question_end]);
+        for addr in addrs {
+            let ttl = known.map_or(0, |(_, ttl)| *ttl);
+            reply.extend([0xC0, 12, 0, 1, 0, 1]);
+            reply.extend_from_slice(&ttl.to_be_bytes());
+            reply.extend([0, 4]);
+            reply.extend_from_slice(&addr.octets());
+        }
+        // A lost datagram is asked for again.
+        let _ = socket.send_to(&reply, peer);
     }
-    let addrs: &[Ipv4Addr] = match (kind, known) {
-        (1, Some((addrs, _))) => addrs,
-        _ => &[],
-    };
-    // RFC 1035 §4.1.1: a response that is authoritative; name error for what is not known.
-    let code = if known.is_some() { 0 } else { 3 };
-    let mut reply = query[..2].to_vec();
-    reply.extend([0x85, 0x80 | code, 0, 1, 0, addrs.len() as u8, 0, 0, 0, 0]);
-    reply.extend_from_slice(&query[12..question_end]);
-    for addr in addrs {
-        let ttl = known.map_or(0, |(_, ttl)| *ttl);
-        reply.extend([0xC0, 12, 0, 1, 0, 1]);
-        reply.extend_from_slice(&ttl.to_be_bytes());
-        reply.extend([0, 4]);
-        reply.extend_from_slice(&addr.octets());
-    }
-    // A lost datagram is asked for again.
-    let _ = socket.send_to(&reply, peer);
 }
 
 fn question(query: &[u8]) -> Option<(String, usize)> {

@@ -1,36 +1,34 @@
 //! Names to addresses, off the shards: one thread that runs hickory, and answers through call-backs.
 //!
 //! `/etc/hosts` wins, then the name servers, search list and options of `/etc/resolv.conf`; flags leave the one out, or
-//! put other name servers in place of the other. Both files are read again when they change. An answer carries the smallest TTL of its records; shards keep it that long.
+//! put other name servers in place of the other. Both files are read again when they change. Both families are looked
+//! up at once, and neither waits for the other for long (RFC 8305 §3). What was found is kept here for all shards, so
+//! that a name costs one look-up in its TTL and not one for each shard.
 
 #![forbid(unsafe_code)]
 
+mod cache;
+mod servers;
+
 use crate::limits::{
-    ADDRESSES_MAX, HOSTS_TTL, LOOKUP_WITHIN, LOOKUPS_WAITING_MAX, NEGATIVE_TTL_MAX,
-    NEGATIVE_TTL_MIN, POSITIVE_TTL_MAX, POSITIVE_TTL_MIN,
+    LOOKUP_WITHIN, LOOKUPS_AT_ONCE, LOOKUPS_WAITING_MAX, NAME_REPORT_EVERY, NAME_STALE_MAX,
+    NEGATIVE_TTL_MIN,
 };
-use hickory_resolver::{
-    Hosts, TokioResolver,
-    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
-    net::{DnsError as HickoryDnsError, NetError, runtime::TokioRuntimeProvider},
-    proto::{
-        op::Query,
-        rr::{Name, RecordType},
-    },
-    system_conf::parse_resolv_conf,
-};
+use cache::{Cache, Found, News};
+use hickory_resolver::config::ResolverConfig;
+use servers::{Current, Sources, server_at};
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
-    fmt, fs, io,
+    fmt, io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     rc::Rc,
     sync::Arc,
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 /// A way to the resolver's thread; as many as there are shards.
 #[derive(Clone)]
@@ -48,8 +46,16 @@ pub struct Answer {
     pub name: Arc<str>,
     /// At least one address, at most `ADDRESSES_MAX`, both families in turn.
     pub result: Result<Arc<[IpAddr]>, DnsError>,
-    /// How long it holds, also where it is an error.
+    /// When it was got.
+    pub at: Instant,
+    /// How long it holds from then on, also where it is an error.
     pub ttl: Duration,
+}
+
+impl Answer {
+    pub fn until(&self) -> Instant {
+        self.at + self.ttl
+    }
 }
 
 /// Why a name has no address.
@@ -79,18 +85,11 @@ impl fmt::Display for DnsError {
 
 struct Question {
     name: Arc<str>,
+    newer_than: Option<Instant>,
     reply: Reply,
 }
 
 type Reply = Box<dyn FnOnce(Answer) + Send>;
-
-/// The files that say where names come from.
-#[derive(Clone, Debug)]
-struct Sources {
-    /// None: no hosts file counts.
-    hosts: Option<PathBuf>,
-    resolv_conf: PathBuf,
-}
 
 impl Resolver {
     /// Starts the thread. `servers`, if any, are asked in place of those in resolv.conf, without its search list. Errors:
@@ -120,62 +119,100 @@ impl Resolver {
         Ok(Self { questions })
     }
 
-    /// Asks for the addresses of `name` (a host name in lower case, no address). `reply` runs once, on the resolver's
-    /// thread, within `LOOKUP_WITHIN`.
+    /// Asks for the addresses of `name` (a host name in lower case, no address). An answer in force will do, unless the
+    /// asker has it: it wants one got after `newer_than`. `reply` runs once, on the resolver's thread, within
+    /// `LOOKUP_WITHIN` of its turn.
     pub fn ask(
         &self,
         name: Arc<str>,
+        newer_than: Option<Instant>,
         reply: impl FnOnce(Answer) + Send + 'static,
     ) -> Result<(), Busy> {
-        self.questions.try_send(Question { name, reply: Box::new(reply) }).map_err(|_| Busy)
+        let question = Question { name, newer_than, reply: Box::new(reply) };
+        self.questions.try_send(question).map_err(|_| Busy)
     }
 }
 
-/// The thread's state: the configuration in force, and who waits for which name.
+/// The thread's state: the configuration in force, what was found, and who waits for which name.
 struct Lookups {
     sources: Sources,
     servers: Option<ResolverConfig>,
     current: Rc<Current>,
     /// When the files were last looked at.
     looked: Instant,
+    found: Rc<RefCell<Cache>>,
     waiting: Rc<RefCell<HashMap<Arc<str>, Vec<Reply>>>>,
-}
-
-/// What the files said at one time.
-struct Current {
-    changed: [Option<SystemTime>; 2],
-    hosts: Hosts,
-    resolver: Result<TokioResolver, String>,
+    reports: Rc<Reports>,
+    /// Look-ups that may be under way, and families that may be late.
+    turns: Rc<Semaphore>,
+    lates: Rc<Semaphore>,
 }
 
 impl Lookups {
     fn new(sources: Sources, servers: Option<ResolverConfig>) -> Self {
         let current = Rc::new(Current::read(&sources, servers.clone()));
-        Self { sources, servers, current, looked: Instant::now(), waiting: Rc::default() }
+        Self {
+            sources,
+            servers,
+            current,
+            looked: Instant::now(),
+            found: Rc::default(),
+            waiting: Rc::default(),
+            reports: Rc::default(),
+            turns: Rc::new(Semaphore::new(LOOKUPS_AT_ONCE)),
+            lates: Rc::new(Semaphore::new(LOOKUPS_AT_ONCE)),
+        }
     }
 
-    fn take(&mut self, question: Question) {
+    fn take(&mut self, Question { name, newer_than, reply }: Question) {
+        self.refresh();
+        let now = Instant::now();
+        let known = self.current.in_hosts(&name, now);
+        if let Some(answer) = known.or_else(|| self.found.borrow().get(&name, newer_than, now)) {
+            return reply(answer);
+        }
         let mut waiting = self.waiting.borrow_mut();
-        let replies = waiting.entry(question.name.clone()).or_default();
-        replies.push(question.reply);
+        let replies = waiting.entry(name.clone()).or_default();
+        replies.push(reply);
         if replies.len() > 1 {
             // A look-up of this name is under way; its answer serves all.
             return;
         }
         drop(waiting);
-        self.refresh();
-        let (current, waiting) = (self.current.clone(), self.waiting.clone());
+        let (current, found) = (self.current.clone(), self.found.clone());
+        let (waiting, reports) = (self.waiting.clone(), self.reports.clone());
+        let (turns, lates) = (self.turns.clone(), self.lates.clone());
         tokio::task::spawn_local(async move {
-            let failed = DnsError::Failed("the look-up ended in a panic".to_owned());
+            let panicked = DnsError::Failed("the look-up ended in a panic".to_owned());
             let mut pending = Pending {
-                answer: Answer { name: question.name, result: Err(failed), ttl: NEGATIVE_TTL_MIN },
+                answer: Answer {
+                    name: name.clone(),
+                    result: Err(panicked),
+                    at: Instant::now(),
+                    ttl: NEGATIVE_TTL_MIN,
+                },
                 waiting,
             };
-            let lookup = current.lookup(&pending.answer.name);
-            let ended = tokio::time::timeout(LOOKUP_WITHIN, lookup).await;
-            let (result, ttl) = ended.unwrap_or((Err(DnsError::TimedOut), NEGATIVE_TTL_MIN));
-            pending.answer.result = result;
-            pending.answer.ttl = ttl;
+            // The semaphore is never closed.
+            let permit = turns.acquire().await;
+            let ended = tokio::time::timeout(LOOKUP_WITHIN, current.lookup(&name)).await;
+            let (families, late) = ended.unwrap_or_else(|_elapsed| {
+                let timed_out = || Found::Failed(DnsError::TimedOut);
+                ([timed_out(), timed_out()], None)
+            });
+            let (answer, news) = found.borrow_mut().take(&name, families, Instant::now());
+            pending.answer = answer;
+            drop(pending);
+            drop(permit);
+            if let Some(news) = news {
+                reports.tell(&name, &news);
+            }
+            if let Some((family, late)) = late
+                && let Ok(_permit) = lates.try_acquire()
+                && let Ok(then) = tokio::time::timeout(LOOKUP_WITHIN, late).await
+            {
+                found.borrow_mut().complete(&name, family, then, Instant::now());
+            }
         });
     }
 
@@ -188,6 +225,35 @@ impl Lookups {
         if self.sources.changed() != self.current.changed {
             log::info!("the hosts file or resolv.conf changed; names are looked up by them anew");
             self.current = Rc::new(Current::read(&self.sources, self.servers.clone()));
+            self.found.borrow_mut().clear();
+        }
+    }
+}
+
+/// What the log was told of failing name servers. They fail for all names, and one line is enough for that.
+#[derive(Default)]
+struct Reports {
+    warned: Cell<Option<Instant>>,
+    recovery_due: Cell<bool>,
+}
+
+impl Reports {
+    fn tell(&self, name: &str, news: &News) {
+        let recently = self.warned.get().is_some_and(|at| at.elapsed() < NAME_REPORT_EVERY);
+        match news {
+            News::Stale(why) if recently => log::debug!("{name}: {why}; old addresses are used"),
+            News::Stale(why) => {
+                let hours = NAME_STALE_MAX.as_secs() / 3600;
+                log::warn!(
+                    "{name}: {why}; its last addresses, and those of other names that fail, are used for up to {hours} h"
+                );
+                self.warned.set(Some(Instant::now()));
+                self.recovery_due.set(true);
+            }
+            News::Recovered if self.recovery_due.replace(false) => {
+                log::info!("{name}: the look-up succeeds again");
+            }
+            News::Recovered => log::debug!("{name}: the look-up succeeds again"),
         }
     }
 }
@@ -207,128 +273,16 @@ impl Drop for Pending {
     }
 }
 
-impl Sources {
-    fn changed(&self) -> [Option<SystemTime>; 2] {
-        [self.hosts.as_ref(), Some(&self.resolv_conf)]
-            .map(|path| fs::metadata(path?).and_then(|meta| meta.modified()).ok())
-    }
-}
-
-impl Current {
-    fn read(sources: &Sources, servers: Option<ResolverConfig>) -> Self {
-        let changed = sources.changed();
-        let mut hosts = Hosts::default();
-        if let Some(path) = &sources.hosts {
-            let read = fs::File::open(path).and_then(|file| hosts.read_hosts_conf(file));
-            if let Err(e) = read {
-                log::warn!("{} cannot be read ({e}); only name servers are asked", path.display());
-            }
-        }
-        let resolver = build(sources, servers);
-        if let Err(why) = &resolver {
-            log::warn!("no name server can be asked: {why}");
-        }
-        Self { changed, hosts, resolver }
-    }
-
-    async fn lookup(&self, name: &str) -> (Result<Arc<[IpAddr]>, DnsError>, Duration) {
-        let known = self.in_hosts(name);
-        if !known.is_empty() {
-            return (Ok(interleave(known)), HOSTS_TTL);
-        }
-        let resolver = match &self.resolver {
-            Ok(resolver) => resolver,
-            Err(why) => return (Err(DnsError::Failed(why.clone())), NEGATIVE_TTL_MIN),
-        };
-        match resolver.lookup_ip(name).await {
-            Ok(found) => {
-                let left = found.valid_until().saturating_duration_since(Instant::now());
-                let addresses: Vec<IpAddr> = found.iter().collect();
-                if addresses.is_empty() {
-                    return (Err(DnsError::NoAddress), NEGATIVE_TTL_MIN);
-                }
-                // What is left of a TTL is a moment less than the TTL; a second of it is nobody's loss.
-                (Ok(interleave(addresses)), left.clamp(POSITIVE_TTL_MIN, POSITIVE_TTL_MAX))
-            }
-            Err(e) => {
-                let (error, ttl) = explain(e);
-                (Err(error), ttl.clamp(NEGATIVE_TTL_MIN, NEGATIVE_TTL_MAX))
-            }
-        }
-    }
-
-    fn in_hosts(&self, name: &str) -> Vec<IpAddr> {
-        let Ok(name) = Name::from_utf8(name) else { return Vec::new() };
-        [RecordType::A, RecordType::AAAA]
-            .into_iter()
-            .filter_map(|kind| self.hosts.lookup_static_host(&Query::query(name.clone(), kind)))
-            .flat_map(|found| {
-                let addresses = found.answers().iter().filter_map(|record| record.data.ip_addr());
-                addresses.collect::<Vec<_>>()
-            })
-            .collect()
-    }
-}
-
-/// UDP, and TCP where an answer is too long for it (RFC 7766 §5).
-fn server_at(at: SocketAddr) -> NameServerConfig {
-    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-        connection.port = at.port();
-        connection
-    });
-    NameServerConfig::new(at.ip(), true, connections.to_vec())
-}
-
-fn build(sources: &Sources, servers: Option<ResolverConfig>) -> Result<TokioResolver, String> {
-    let path = sources.resolv_conf.display();
-    let (config, mut options) = match servers {
-        Some(servers) => (servers, ResolverOpts::default()),
-        None => {
-            let text = fs::read(&sources.resolv_conf)
-                .map_err(|e| format!("{path} cannot be read ({e}); give it a nameserver line"))?;
-            parse_resolv_conf(text)
-                .map_err(|e| format!("{path} cannot be used ({e}); give it a nameserver line"))?
-        }
-    };
-    // Shards keep answers by their TTL; a second cache in front would only hide what is left of it.
-    options.cache_size = 0;
-    options.use_hosts_file = ResolveHosts::Never;
-    TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        .with_options(options)
-        .build()
-        .map_err(|e| format!("the resolver cannot be set up ({e})"))
-}
-
-fn explain(error: NetError) -> (DnsError, Duration) {
-    if let NetError::Dns(HickoryDnsError::NoRecordsFound(none)) = &error {
-        let ttl = Duration::from_secs(none.negative_ttl.unwrap_or(0).into());
-        let kind = if error.is_nx_domain() { DnsError::NoSuchName } else { DnsError::NoAddress };
-        return (kind, ttl);
-    }
-    match error {
-        NetError::Timeout => (DnsError::TimedOut, NEGATIVE_TTL_MIN),
-        other => (DnsError::Failed(other.to_string()), NEGATIVE_TTL_MIN),
-    }
-}
-
-/// Families in turn, first come first, each address once: neither family starves where not all are tried.
-fn interleave(addresses: Vec<IpAddr>) -> Arc<[IpAddr]> {
-    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = addresses.into_iter().partition(IpAddr::is_ipv4);
-    let mut out: Vec<IpAddr> = Vec::new();
-    for i in 0..v4.len().max(v6.len()) {
-        for address in [v4.get(i), v6.get(i)].into_iter().flatten() {
-            if out.len() < ADDRESSES_MAX && !out.contains(address) {
-                out.push(*address);
-            }
-        }
-    }
-    out.into()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{servers::build, *};
+    use crate::limits::{NAME_RETRY_AFTER, NEGATIVE_TTL_MAX, POSITIVE_TTL_MIN, RESOLUTION_DELAY};
+    use hickory_resolver::{
+        config::{ConnectionConfig, NameServerConfig},
+        proto::rr::Name,
+    };
     use std::{
+        fs,
         net::{Ipv4Addr, UdpSocket},
         sync::{
             atomic::{AtomicUsize, Ordering},
@@ -360,6 +314,9 @@ mod tests {
                 let question_end = at + 5;
                 let is_a = query[at + 2] == 1;
                 let found = answer(&name);
+                if !is_a && found.is_some_and(|(address, _)| address == DROP_AAAA) {
+                    continue;
+                }
                 let mut reply = query[..question_end].to_vec();
                 reply[2..4].copy_from_slice(&[0x81, if found.is_some() { 0x80 } else { 0x83 }]);
                 reply[6..12].copy_from_slice(&[0, u8::from(found.is_some() && is_a), 0, 0, 0, 0]);
@@ -385,9 +342,20 @@ mod tests {
         (Sources { hosts: Some(dir.join("hosts")), resolv_conf: dir.join("resolv.conf") }, dir)
     }
 
+    /// A name server leaves AAAA questions for names with this address unanswered.
+    const DROP_AAAA: [u8; 4] = [192, 0, 2, 99];
+
     fn ask(resolver: &Resolver, name: &str) -> Answer {
+        ask_for(resolver, name, None)
+    }
+
+    fn ask_anew(resolver: &Resolver, name: &str, newer_than: Instant) -> Answer {
+        ask_for(resolver, name, Some(newer_than))
+    }
+
+    fn ask_for(resolver: &Resolver, name: &str, newer_than: Option<Instant>) -> Answer {
         let (to, answers) = channel();
-        resolver.ask(name.into(), move |answer| to.send(answer).unwrap()).unwrap();
+        resolver.ask(name.into(), newer_than, move |answer| to.send(answer).unwrap()).unwrap();
         answers.recv_timeout(Duration::from_secs(10)).expect("an answer")
     }
 
@@ -409,10 +377,56 @@ mod tests {
     fn a_ttl_of_zero_becomes_the_least_and_is_asked_for_anew() {
         let (servers, asked) = name_server(|_| Some(([192, 0, 2, 7], 0)));
         let resolver = Resolver::with(sources("").0, Some(servers)).unwrap();
-        assert_eq!(ask(&resolver, "api.test").ttl, POSITIVE_TTL_MIN);
+        let first = ask(&resolver, "api.test");
+        assert_eq!(first.ttl, POSITIVE_TTL_MIN);
         let before = asked.load(Ordering::SeqCst);
-        ask(&resolver, "api.test");
-        assert!(asked.load(Ordering::SeqCst) > before, "answers are not kept here");
+        assert_eq!(ask(&resolver, "api.test").at, first.at);
+        assert_eq!(asked.load(Ordering::SeqCst), before, "a shard gets what another has found");
+        assert!(ask_anew(&resolver, "api.test", first.at).at > first.at);
+        assert!(asked.load(Ordering::SeqCst) > before, "who has the answer wants another");
+    }
+
+    #[test]
+    fn a_family_that_is_not_answered_for_delays_the_other_a_little() {
+        let (servers, _) = name_server(|_| Some((DROP_AAAA, 60)));
+        let resolver = Resolver::with(sources("").0, Some(servers)).unwrap();
+        let started = Instant::now();
+        let answer = ask(&resolver, "drop.test");
+        let took = started.elapsed();
+        assert_eq!(answer.result.as_deref(), Ok(&[ip(DROP_AAAA)][..]));
+        assert!(took >= RESOLUTION_DELAY && took < Duration::from_secs(2), "{took:?}");
+        assert_eq!(answer.ttl, NAME_RETRY_AFTER, "the other is asked for again soon");
+    }
+
+    #[test]
+    fn search_domains_complete_names_with_few_dots_and_come_last_for_others() {
+        let domain = |name: &str| Name::from_utf8(name).unwrap();
+        let (servers, _) = name_server(|_| None);
+        let config =
+            ResolverConfig::from_parts(None, vec![domain("a.test."), domain("b.test.")], {
+                servers.name_servers().to_vec()
+            });
+        let servers = build(&sources("").0, Some(config)).unwrap();
+        let names = |name| -> Vec<String> {
+            servers.candidates(name).unwrap().iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(names("api"), ["api.a.test.", "api.b.test.", "api."]);
+        assert_eq!(names("api.c"), ["api.c.", "api.c.a.test.", "api.c.b.test."]);
+        assert_eq!(names("localhost")[0], "localhost.");
+    }
+
+    #[test]
+    fn a_name_is_completed_only_where_it_is_known_not_to_be() {
+        let (servers, _) = name_server(|name| match name {
+            "api.search.test." => Some(([192, 0, 2, 8], 60)),
+            _ => None,
+        });
+        let servers = servers.name_servers().to_vec();
+        let search = vec![Name::from_utf8("search.test.").unwrap()];
+        let config = ResolverConfig::from_parts(None, search, servers);
+        let resolver = Resolver::with(sources("").0, Some(config)).unwrap();
+        let answer = ask(&resolver, "api");
+        assert_eq!(answer.result.as_deref(), Ok(&[ip([192, 0, 2, 8])][..]));
     }
 
     #[test]
@@ -454,21 +468,11 @@ mod tests {
         let (to, answers) = channel();
         for _ in 0..100 {
             let to = to.clone();
-            resolver.ask("api.test".into(), move |answer| to.send(answer).unwrap()).unwrap();
+            resolver.ask("api.test".into(), None, move |answer| to.send(answer).unwrap()).unwrap();
         }
         for _ in 0..100 {
             assert!(answers.recv_timeout(Duration::from_secs(10)).unwrap().result.is_ok());
         }
         assert!(asked.load(Ordering::SeqCst) <= 4, "one A and one AAAA, perhaps once again");
-    }
-
-    #[test]
-    fn families_take_turns_and_the_bound_holds() {
-        let v4 = |n: u8| ip([192, 0, 2, n]);
-        let v6 = |n: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, n]);
-        let mixed = interleave(vec![v4(1), v4(2), v4(1), v6(1)]);
-        assert_eq!(&*mixed, [v4(1), v6(1), v4(2)]);
-        let many: Vec<IpAddr> = (0..100).map(v4).collect();
-        assert_eq!(interleave(many).len(), ADDRESSES_MAX);
     }
 }
