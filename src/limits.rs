@@ -312,7 +312,7 @@ pub const API_ASKED_MAX: usize = 64;
 pub const API_CLIENTS_MAX: usize = 32;
 
 /// Most samples that `--stsize` takes; more are refused at the start. Each is 16 bytes on each shard;
-/// the percentiles of a million take the thread that makes them about 0.1 s.
+/// the percentiles of a million take the thread that makes them about 30 ms.
 pub const SAMPLES_KEPT_MAX: usize = 1_000_000;
 
 /// Largest `--spfactor`; a larger one is refused at the start. One request in a million is as good as
