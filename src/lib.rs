@@ -7,7 +7,8 @@
 //!
 //! 1. A shard (one core, and all it owns) accepts the connection on its own `SO_REUSEPORT` socket ([`downstream`]).
 //! 2. The head is read within bounds and parsed strictly ([`http1::head`], [`http1::framing`]).
-//! 3. It is admitted: no loop, and a Host that names an origin ([`proxy`], [`route`]).
+//! 3. The proxy's own pages are answered ([`observe::admin`]); any other request is admitted: no loop, and a Host that
+//!    names an origin ([`proxy`], [`route`]).
 //! 4. A lease of an origin connection is taken: an idle one of this shard, else a new one, whose address was looked up
 //!    off the shard and may be dialled ([`upstream`]).
 //! 5. The head goes out anew, less what was meant for this hop only ([`headers`]).

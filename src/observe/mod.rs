@@ -1,7 +1,9 @@
-//! What one can see of the proxy: access log, diagnostics, latencies, and the thread that writes.
+//! What one can see of the proxy: access log, diagnostics, latencies, statistics, and the threads that
+//! write them and make pages of them.
 //!
-//! A shard owns its `LogSink`, `OriginLatency` and `IdSource`; nothing here is locked or shared on
-//! the way of a request. What leaves a shard leaves in batches through [`writer`].
+//! A shard owns its `LogSink`, `OriginLatency` and `IdSource`, and alone writes its `Counters`; nothing
+//! here is locked or written by two on the way of a request. What leaves a shard leaves in batches
+//! through [`writer`], or is read by [`api`] where it stands.
 
 pub mod access_log;
 pub mod admin;

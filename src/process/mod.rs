@@ -37,6 +37,7 @@ use notify::notify;
 use pid_file::PidFile;
 use shards::{Doors, FromShard, Order, Parts, Report};
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -217,6 +218,13 @@ fn start(
         "io_uring with {flags}; a shard serves at most {clients_max} clients over {open_max} origin connections (open \
          files: {descriptors})"
     );
+    announce(roots, addresses, count);
+    notify("READY=1");
+    Ok(process)
+}
+
+/// Says what is served, and on what terms.
+fn announce(roots: Roots, addresses: Vec<(SocketAddr, Option<String>)>, count: usize) {
     match roots {
         Roots::System(n) => log::info!("TLS trusts {n} certificates of this system"),
         Roots::BuiltIn(n) => {
@@ -234,8 +242,6 @@ fn start(
             ),
         }
     }
-    notify("READY=1");
-    Ok(process)
 }
 
 /// Starts the thread that waits for signals; it and the shards report to one place.

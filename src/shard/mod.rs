@@ -1,7 +1,7 @@
 //! What one core owns, and nobody else touches: runtime, deadlines, buffers, log batch, identifiers.
 //!
-//! A shard never blocks and never takes a lock. What it shares with other threads is immutable (the configuration)
-//! or a queue that it does not wait for (mailboxes, the log writer).
+//! A shard never blocks and never takes a lock. What it shares with other threads is immutable (the configuration),
+//! a queue that it does not wait for (mailboxes, the log writer, the API's thread), or written by it alone (its counters).
 
 pub mod blocks;
 pub mod mailbox;

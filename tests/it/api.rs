@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::support::{Client, OK, Origin, Proxy, RefusingAddr, Response, eventually};
+use crate::support::{Client, OK, Origin, Proxy, RefusingAddr, Response, Supervisor, eventually};
 
 fn get(client: &mut Client, host: &str, path: &str) -> Response {
     client.request("GET", host, path, "", b"");
@@ -285,6 +285,25 @@ fn address_that_is_taken_is_told_at_the_start() {
     let (status, _, stderr) = Proxy::options(&["--api", &addr, "--check"]).run_to_end();
     assert_eq!(status.code(), Some(2));
     assert!(stderr.contains(&addr) && stderr.contains("--api"), "{stderr}");
+}
+
+#[test]
+fn address_of_its_own_passes_to_the_process_that_takes_over() {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let start = |api: &str| {
+        let options = Proxy::options(&["--api", api]);
+        options.inherit(Supervisor::ServerStarter, &[&socket]).start()
+    };
+    let mut before = start("127.0.0.1:0");
+    let api = api_addr(&before);
+    let after = start(&api.to_string());
+    assert_eq!(api_addr(&after), api);
+    before.signal(libc::SIGTERM);
+    assert_eq!(before.wait_exit().code(), Some(0));
+    look_at(api, "/.api/stats");
+    // Without a supervisor two processes on one address are a mistake.
+    let (status, _, stderr) = Proxy::options(&["--api", &api.to_string()]).run_to_end();
+    assert_eq!(status.code(), Some(1), "{stderr}");
 }
 
 #[test]
