@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use log::LevelFilter;
 
+use crate::authority::OriginUrl;
 use crate::rules::Rules;
 
 /// The whole configuration. Each field names the flag it comes from; `None` for a deadline means
@@ -50,6 +51,8 @@ pub struct Config {
     pub allow_cidr: Vec<IpNet>,
     /// `--tcp-congestion`: of connections to origins, tried on the kernel; None: the kernel's default.
     pub tcp_congestion: Option<String>,
+    /// `--upstream`: where all requests go, whatever their Host.
+    pub upstream: Option<OriginUrl>,
     /// `--map`, `--upgrade-https`, `--forward`: where names without a ccnproxy label may go.
     pub rules: Rules,
     /// `--resolver`: whether addresses in the hosts file count.

@@ -29,17 +29,34 @@ impl Out for Vec<u8> {
     }
 }
 
+/// What the next hop is told in place of what the client said.
+#[derive(Clone, Copy, Debug)]
+pub struct NextHop<'h> {
+    /// Replaces the client's Host; None leaves its line as it stands, byte for byte, for the client may have signed it.
+    pub host: Option<&'h [u8]>,
+    pub loop_mark: LoopMark,
+}
+
+/// What becomes of X-Chocon-Ver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoopMark {
+    /// This proxy's own.
+    Set,
+    /// The client's, if it sent one: the next hop may be a proxy that looks for its own.
+    Passed,
+}
+
 /// Writes the head for the origin: always HTTP/1.1, origin-form.
 ///
-/// `target` is what the origin is asked for, and `id` identifies the request in every log on its way. `host` replaces the
-/// client's Host; None leaves its line as it stands, byte for byte, for the client may have signed it.
+/// `target` is what the origin is asked for, and `id` identifies the request in every log on its way.
 pub fn write_request(
     out: &mut impl Out,
     head: &RequestHead<'_, '_>,
     target: Target<'_>,
-    host: Option<&[u8]>,
+    hop: NextHop<'_>,
     id: &[u8],
 ) {
+    let host = hop.host;
     out.push(head.method.as_bytes());
     out.push(b" ");
     out.push(target.before_path.as_bytes());
@@ -59,7 +76,8 @@ pub fn write_request(
         }
         // RFC 9112 §6.3: repeated identical lengths become one.
         Field::ContentLength => std::mem::replace(&mut length_written, true),
-        Field::TransferEncoding | Field::ChoconVer => true,
+        Field::TransferEncoding => true,
+        Field::ChoconVer => hop.loop_mark == LoopMark::Set,
         // The client's own stays where it is; an empty one is none.
         Field::ChoconId => head.id.is_none(),
         Field::Other | Field::Connection | Field::Expect | Field::UserAgent | Field::HopByHop => {
@@ -74,9 +92,12 @@ pub fn write_request(
         out.push(id);
         out.push(b"\r\n");
     }
-    out.push(b"X-Chocon-Ver: ");
-    out.push(CHOCON_VER.as_bytes());
-    out.push(b"\r\n\r\n");
+    if hop.loop_mark == LoopMark::Set {
+        out.push(b"X-Chocon-Ver: ");
+        out.push(CHOCON_VER.as_bytes());
+        out.push(b"\r\n");
+    }
+    out.push(b"\r\n");
 }
 
 fn write_host(out: &mut impl Out, host: &[u8]) {

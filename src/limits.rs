@@ -176,6 +176,10 @@ pub const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 /// not one for each name.
 pub const NAME_REPORT_EVERY: Duration = Duration::from_secs(10);
 
+/// How often the name of `--upstream` is looked up at least; more often where its TTL is shorter. As chocon, whose users
+/// count on it where they move a service.
+pub const FIXED_REFRESH_EVERY: Duration = Duration::from_secs(3);
+
 // Addresses
 
 /// After an attempt to connect has been under way for this long, the next address is tried beside it (RFC 8305 §5 and

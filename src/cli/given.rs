@@ -112,7 +112,7 @@ gracefully.
   curl -H 'Host: example.com.ccnproxy-https' http://127.0.0.1:3000/";
 
 /// Flags of chocon that are not there yet; each takes one value.
-const CHOCON_FLAGS: [&str; 2] = ["--max-conns-per-host", "--upstream"];
+const CHOCON_FLAGS: [&str; 1] = ["--max-conns-per-host"];
 
 fn command() -> Command {
     let mut command = Command::new("chocon-uring")

@@ -41,8 +41,8 @@ use origins::{
 };
 use other::{CHECK, PID_FILE};
 use routes::{
-    DNS_SERVER, FORWARD, MAP, RESOLVER, UPGRADE_HTTPS, read_dns_server, read_map, read_pattern,
-    read_resolver,
+    DNS_SERVER, FORWARD, MAP, RESOLVER, UPGRADE_HTTPS, UPSTREAM, read_dns_server, read_map,
+    read_pattern, read_resolver, read_upstream,
 };
 use values::{read_duration, try_directory, try_place, whole_number};
 
@@ -113,6 +113,7 @@ fn config(check: &mut Check, ignored_variables: Vec<String>) -> Config {
         allow_cidr: check.list(&ALLOW_CIDR, ALLOW_CIDRS_MAX, "networks", read_network),
         tcp_congestion: check.optional(&TCP_CONGESTION, read_congestion),
 
+        upstream: check.optional(&UPSTREAM, read_upstream),
         rules: Rules {
             maps: check.list(&MAP, RULES_MAX, "maps", read_map),
             upgrade_https: check.list(&UPGRADE_HTTPS, RULES_MAX, "patterns", read_pattern),

@@ -3,14 +3,23 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::authority::OriginUrl;
 use crate::cli::flag::{Flag, Group};
 use crate::route::find_label;
 use crate::rules::{Map, Pattern};
 
-pub const GROUP: Group =
-    Group { heading: "Names", flags: &[&MAP, &UPGRADE_HTTPS, &FORWARD, &RESOLVER, &DNS_SERVER] };
+pub const GROUP: Group = Group {
+    heading: "Names",
+    flags: &[&UPSTREAM, &MAP, &UPGRADE_HTTPS, &FORWARD, &RESOLVER, &DNS_SERVER],
+};
 
 const PATTERN_REMEDY: &str = "give a name, *.SUFFIX or *, each with or without :PORT";
+
+pub const UPSTREAM: Flag = Flag {
+    help: "Send all requests to the addresses of URL, Host unchanged; its path does not count",
+    remedy: "give http://NAME[:PORT]/ or https://NAME[:PORT]/",
+    ..Flag::value("upstream", "URL")
+};
 
 pub const MAP: Flag = Flag {
     help: "Lead a Host that is the origin's own name to ORIGIN, a URL, or http or https for the same \
@@ -43,6 +52,14 @@ pub const DNS_SERVER: Flag = Flag {
     remedy: "give an IP address, with or without :PORT",
     ..Flag::values("dns-server", "ADDR[:PORT]")
 };
+
+/// chocon: the path of the URL is ignored.
+pub fn read_upstream(text: &str) -> Result<OriginUrl, &'static str> {
+    let after_scheme = text.find("://").map_or(0, |at| at + 3);
+    let path =
+        text[after_scheme..].find(['/', '?', '#']).map_or(text.len(), |at| at + after_scheme);
+    OriginUrl::parse(&text[..path])
+}
 
 pub fn read_map(text: &str) -> Result<Map, &'static str> {
     let name = text.split(['=', ':']).next().unwrap_or_default();

@@ -1,6 +1,7 @@
 //! The command line as a user meets it.
 
 use super::*;
+use crate::authority::OriginUrl;
 use crate::cli::flag::{Flag, Takes, all_flags};
 use crate::config::{AccessLogTo, ApiAt, LogDirectory, LogFormat, Sampling};
 use crate::rules::{Map, Pattern};
@@ -50,6 +51,7 @@ fn no_flags_give_the_documented_defaults() {
         allow_cidr: vec![],
         tcp_congestion: None,
         rules: Rules::default(),
+        upstream: None,
         hosts_file: true,
         dns_servers: vec![],
         log_level: LevelFilter::Info,
@@ -116,6 +118,8 @@ fn every_flag_is_taken() {
         "*.a.com",
         "--forward",
         "*:80",
+        "--upstream",
+        "https://up.test:8443/path",
         "--resolver",
         "dns",
         "--dns-server",
@@ -147,6 +151,7 @@ fn every_flag_is_taken() {
             upgrade_https: vec![Pattern::parse("*.a.com").expect("a pattern")],
             forward: vec![Pattern::parse("*:80").expect("a pattern")],
         },
+        upstream: Some(OriginUrl::parse("https://up.test:8443").expect("a URL")),
         hosts_file: false,
         dns_servers: ["10.0.0.2:53", "[::1]:5353"].map(|at| at.parse().expect("at")).to_vec(),
         allow_cidr: ["169.254.0.0/16", "::1/128"].map(|net| net.parse().expect("net")).to_vec(),
@@ -205,8 +210,10 @@ fn every_mistake_is_said_in_one_run_with_cause_and_remedy() {
         "-1",
         "--access-log-rotate-time",
         "1h",
+        "--max-conns-per-host",
+        "2",
         "--upstream",
-        "http://a/",
+        "ftp://a/",
         "--read-timeout",
     ]);
     let unknown = [
@@ -214,7 +221,7 @@ fn every_mistake_is_said_in_one_run_with_cause_and_remedy() {
         r#"--prot: there is no such flag; did you mean --port?"#,
         r#""stray" belongs to no flag; leave it out or name its flag"#,
         r#"-x: there is no such flag; --help lists them"#,
-        r#"--upstream: a flag of chocon that is not there yet; leave it out"#,
+        r#"--max-conns-per-host: a flag of chocon that is not there yet; leave it out"#,
     ];
     let mistaken = [
         (r#"--listen: "127.0.0.1:80" has a port, which belongs to --port"#, LISTEN),
@@ -224,6 +231,7 @@ fn every_mistake_is_said_in_one_run_with_cause_and_remedy() {
         (r#"--keepalive-conns: "-5" is not a number of connections"#, KEEPALIVE_CONNS),
         (r#"--allow-cidr: "10.0.0.0/33" is not a network"#, ALLOW_CIDR),
         (r#"--allow-cidr: has no value"#, ALLOW_CIDR),
+        (r#"--upstream: "ftp://a/" does not begin with http:// or https://"#, UPSTREAM),
         (r#"--read-timeout: has no value"#, READ_TIMEOUT),
         (r#"--connect-timeout: "0" is zero"#, CONNECT_TIMEOUT),
         (r#"--tls-timeout: "1h30" has a number without a unit"#, TLS_TIMEOUT),
@@ -540,4 +548,21 @@ fn a_congestion_control_is_asked_of_the_kernel() {
     // Every kernel allows it to everybody.
     assert_eq!(config(&["--tcp-congestion", "reno"]).tcp_congestion.as_deref(), Some("reno"));
     assert_eq!(config(&["--tcp-congestion", ""]).tcp_congestion, None);
+}
+
+#[test]
+fn the_path_of_the_upstream_does_not_count() {
+    for (url, meant) in [
+        ("http://up.test", "http://up.test"),
+        ("http://up.test/", "http://up.test"),
+        ("https://up.test:8443/a/b?c#d", "https://up.test:8443"),
+        ("http://[2001:db8::1]:3000/a", "http://[2001:db8::1]:3000"),
+    ] {
+        let expected = OriginUrl::parse(meant).expect("a URL");
+        assert_eq!(config(&["--upstream", url]).upstream, Some(expected), "{url}");
+    }
+    assert_eq!(config(&["--upstream="]).upstream, None);
+    for bad in ["up.test", "http:///", "http://u:p@up.test/", "http://up.test:0/"] {
+        assert!(mistakes(&["--upstream", bad])[0].contains("give http://NAME"), "{bad}");
+    }
 }

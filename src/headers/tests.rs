@@ -52,6 +52,28 @@ fn is_passed_on(name: &str, connection: &str) -> bool {
     !named && !of_one_hop.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
+fn to(host: Option<&[u8]>) -> NextHop<'_> {
+    NextHop { host, loop_mark: LoopMark::Set }
+}
+
+#[test]
+fn a_loop_mark_is_passed_on_where_the_next_hop_may_look_for_it() {
+    let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nx-chocon-ver: 0.12\r\nX-A: 1\r\n\r\n";
+    let mut room = FieldRoom::default();
+    let head = RequestHead::parse(bytes, &mut room).expect("a request");
+    let target = Target::parse(head.method, head.target).expect("a target");
+    let write = |loop_mark| {
+        let mut out = Vec::new();
+        write_request(&mut out, &head, target, NextHop { host: None, loop_mark }, b"id");
+        read_fields(&out)
+            .into_iter()
+            .filter(|(name, _)| name.eq_ignore_ascii_case("x-chocon-ver"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(write(LoopMark::Passed), [("x-chocon-ver".to_owned(), "0.12".to_owned())]);
+    assert_eq!(write(LoopMark::Set), [("X-Chocon-Ver".to_owned(), CHOCON_VER.to_owned())]);
+}
+
 #[test]
 fn a_host_that_is_kept_stays_in_its_place_byte_for_byte() {
     let bytes = b"GET http://a/b HTTP/1.1\r\nX-A:1\r\nhOsT: \ta:80 \r\nX-B:  2\r\n\r\n";
@@ -60,7 +82,7 @@ fn a_host_that_is_kept_stays_in_its_place_byte_for_byte() {
     let target = Target::parse(head.method, head.target).expect("a target");
     assert_eq!(target.absolute, Some((Scheme::Http, "a")));
     let mut out = Vec::new();
-    write_request(&mut out, &head, target, None, b"id");
+    write_request(&mut out, &head, target, to(None), b"id");
     let expected = format!(
         "GET /b HTTP/1.1\r\nX-A:1\r\nhOsT: \ta:80 \r\nX-B:  2\r\nX-Chocon-Id: id\r\nX-Chocon-Ver: {CHOCON_VER}\r\n\r\n"
     );
@@ -81,7 +103,7 @@ proptest! {
         let head = RequestHead::parse(bytes.as_bytes(), &mut room).expect("a request");
         let target = Target::parse(head.method, head.target).expect("a target");
         let mut out = Vec::new();
-        write_request(&mut out, &head, target, Some(b"origin:1"), b"id");
+        write_request(&mut out, &head, target, to(Some(b"origin:1")), b"id");
 
         let mut room = FieldRoom::default();
         let again = RequestHead::parse(&out, &mut room).expect("what is written is valid");

@@ -27,6 +27,7 @@ use crate::{
     upstream::{
         Shares,
         dns::Resolver,
+        fixed,
         own::Own,
         tls::{Roots, Tls},
     },
@@ -79,6 +80,10 @@ pub fn check(config: &Config) -> i32 {
     }
     mistakes.extend(runtime::probe().err());
     mistakes.extend(Tls::new().err());
+    if let Some(url) = &config.upstream {
+        let resolver = start_resolver(config);
+        mistakes.extend(resolver.and_then(|resolver| fixed::resolve(&resolver, url)).err());
+    }
     for variable in &config.ignored_variables {
         eprintln!("warning: this variable is not used: {variable}");
     }
@@ -157,8 +162,9 @@ fn start(
         .map_err(|e| format!("the limit of open files cannot be read: {e}"))?;
     let flags = runtime::probe()?;
     let (tls, roots) = Tls::new()?;
-    let resolver = Resolver::start(config.hosts_file, &config.dns_servers)
-        .map_err(|e| format!("the resolver cannot be started: {e}"))?;
+    let resolver = start_resolver(&config)?;
+    let upstream = config.upstream.as_ref();
+    let fixed = upstream.map_or(Ok(None), |url| fixed::resolve(&resolver, url))?;
     let cpus = runtime::cpus();
     let count = config.cores.unwrap_or(cpus.len().max(1));
     if count > cpus.len() {
@@ -191,6 +197,7 @@ fn start(
         flags,
         tls,
         resolver,
+        fixed,
         shares: Shares { idle_per_origin_max: config.keepalive_conns.div_ceil(count), open_max },
         clients_max,
         own: Own::new(own.collect()),
@@ -242,6 +249,11 @@ fn announce(roots: Roots, addresses: Vec<(SocketAddr, Option<String>)>, count: u
             ),
         }
     }
+}
+
+fn start_resolver(config: &Config) -> Result<Resolver, String> {
+    Resolver::start(config.hosts_file, &config.dns_servers)
+        .map_err(|e| format!("the resolver cannot be started: {e}"))
 }
 
 /// Starts the thread that waits for signals; it and the shards report to one place.

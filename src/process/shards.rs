@@ -18,7 +18,13 @@ use crate::{
         mailbox::{Inbox, Mailbox, mailbox},
         runtime::{self, Cpu, RingFlags},
     },
-    upstream::{Shares, Upstream, dns::Resolver, names::Names, own::Own, tls::Tls},
+    upstream::{
+        Shares, Upstream,
+        dns::{Answer, Resolver},
+        names::Names,
+        own::Own,
+        tls::Tls,
+    },
 };
 use monoio::net::TcpListener;
 use std::{
@@ -58,6 +64,8 @@ pub struct Parts {
     pub flags: RingFlags,
     pub tls: Tls,
     pub resolver: Resolver,
+    /// Where `--upstream` leads at the start; None: it is not given, or an address.
+    pub fixed: Option<Answer>,
     pub shares: Shares,
     pub own: Own,
     pub clients_max: usize,
@@ -126,6 +134,7 @@ async fn serve(
     };
     let names = Names::new(parts.resolver, answers);
     let upstream = Upstream::new(shard.clone(), names, parts.tls, parts.shares, parts.own);
+    upstream.begin_fixed(parts.fixed);
     let listeners: io::Result<Vec<TcpListener>> =
         doors.main.into_iter().map(TcpListener::from_std).collect();
     let listeners = match listeners {

@@ -7,7 +7,7 @@ use crate::{
     authority,
     client::Door,
     error::{Cause, Error, Phase},
-    headers::{self, Out, Target},
+    headers::{self, LoopMark, NextHop, Out, Target},
     http1::{
         framing::RequestBody,
         head::{FieldRoom, RequestHead, Version},
@@ -33,6 +33,8 @@ pub struct Asked {
     pub host: Range<usize>,
     pub user_agent: Range<usize>,
 }
+
+const NO_HOST: &str = "the request has no Host";
 
 /// Where a request goes.
 pub enum Goes {
@@ -146,25 +148,34 @@ fn admit(
     if let Some(own) = asked_for(door, upstream.shard.config.api, head.method, &target) {
         return Ok(Goes::Nowhere(own));
     }
-    if head.has_chocon_ver {
+    let fixed = upstream.fixed_destination();
+    let loop_mark = if fixed.is_some() { LoopMark::Passed } else { LoopMark::Set };
+    if head.has_chocon_ver && loop_mark == LoopMark::Set {
         return Err(refused(Cause::Loop));
     }
-    // RFC 9112 §3.2.2: the authority of an absolute-form target wins over Host.
-    let (form, authority) = match target.absolute {
-        Some((scheme, authority)) => (Form::Absolute(scheme), authority.as_bytes()),
-        None => (Form::Host, head.host.ok_or(refused(Cause::NoRoute("the request has no Host")))?),
+    let destination = match fixed {
+        Some(destination) => destination,
+        None => {
+            // RFC 9112 §3.2.2: the authority of an absolute-form target wins over Host.
+            let (form, authority) = match target.absolute {
+                Some((scheme, authority)) => (Form::Absolute(scheme), authority.as_bytes()),
+                None => (Form::Host, head.host.ok_or(refused(Cause::NoRoute(NO_HOST)))?),
+            };
+            upstream.destination(authority, form)?
+        }
     };
-    let destination = upstream.destination(authority, form)?;
     let host = match (&destination.host, target.absolute) {
         (HostOut::Is(host), _) => Some(&**host),
+        (HostOut::AsSent, None) if head.host.is_none() => upstream.fixed_host(),
         (HostOut::AsSent, None) => None,
         // RFC 9112 §3.2.2: a Host that says otherwise is replaced, or a client could be let through to one name and ask
         // for another. One that says the same may be signed, so it stays as it is.
-        (HostOut::AsSent, Some((scheme, _))) => {
+        (HostOut::AsSent, Some((scheme, authority))) => {
+            let authority = authority.as_bytes();
             let same = head.host.is_some_and(|host| authority::is_same(host, authority, scheme));
             (!same).then_some(authority)
         }
     };
-    headers::write_request(out, head, target, host, id);
+    headers::write_request(out, head, target, NextHop { host, loop_mark }, id);
     Ok(Goes::To(destination))
 }

@@ -28,7 +28,7 @@ use crate::{
         blocks::Outgoing,
         watch::{Cut, Deadline},
     },
-    upstream::{Lease, Origin, Upstream},
+    upstream::{InFlight, Lease, Origin, Upstream},
 };
 use asked::{Asked, Goes};
 use respond::{Responded, respond};
@@ -144,9 +144,11 @@ async fn forward(
         ends.request_is_read(asked.version == Version::Http11);
     }
     let mut again = Again::MayBe;
+    let mut _in_flight = InFlight::of(origin);
     loop {
         ends.progress.begin_attempt();
         let lease = upstream.lease(origin, ends.watch, again == Again::Is).await?;
+        _in_flight = lease.count();
         if ends.shard.config.access_log_format == LogFormat::JsonPlus {
             ends.progress.connection.set(Some(lease.facts()));
         }

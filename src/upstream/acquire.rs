@@ -146,7 +146,9 @@ impl Upstream {
             answered.ok_or_else(|| watch.explain(Party::Origin, phase, Cause::TimedOut))?;
         let (connection, acquired) = answer?;
         let cost = waiter.dialling.cost(acquired, begun.elapsed());
-        Ok(Lease { connection, acquired, cost, origin: origin.clone() })
+        let home = self.other_home(origin, connection.ip());
+        let origin = home.unwrap_or_else(|| origin.clone());
+        Ok(Lease { connection, acquired, cost, origin })
     }
 
     /// Makes a connection for `waiter`, on a task of its own: it goes on if the request is served by other means.

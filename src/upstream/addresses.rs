@@ -127,6 +127,17 @@ impl Addresses {
         self.known.iter().any(|address| address.connections.get() > 0)
     }
 
+    /// Whether the last attempt on each of them failed.
+    pub fn has_failed(&self) -> bool {
+        self.current().all(|address| address.failures.get() > 0)
+    }
+
+    /// The name leads to none of them any more.
+    pub fn leave(&mut self) {
+        self.known.drain(..).for_each(|address| address.gone.set(true));
+        self.answer = None;
+    }
+
     /// Those that the last answer names: what may be dialled.
     pub fn current(&self) -> impl Iterator<Item = &Rc<Address>> {
         let answer = self.answer.as_deref().unwrap_or_default();
@@ -454,6 +465,18 @@ mod tests {
         assert_eq!(ips, [ip(2), ip(3)]);
         assert_eq!(addresses.find(ip(2), now).connect.us(), Some(7_000));
         assert!(addresses.find(ip(1), now).is_gone());
+    }
+
+    #[test]
+    fn addresses_that_are_left_are_gone_and_may_come_back_as_others() {
+        let now = Instant::now();
+        let (mut addresses, all) = known(&[ip(1)], now);
+        all[0].failed(now);
+        assert!(addresses.has_failed());
+        addresses.leave();
+        assert!(all[0].is_gone() && addresses.current().next().is_none());
+        addresses.update(&answer(&[ip(1)]), now);
+        assert!(!addresses.has_failed() && !addresses.current().next().unwrap().is_gone());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
         sys::{Direction, Peek, SendError, Socket},
     },
 };
-use std::{cell::Cell, ops::Range, rc::Rc};
+use std::{cell::Cell, net::IpAddr, ops::Range, rc::Rc};
 
 /// An established connection. Dropping it closes it.
 pub struct Connection {
@@ -39,6 +39,11 @@ impl Connection {
     /// The origin's name no longer leads to the address of this connection: no new request on it.
     pub fn has_left(&self) -> bool {
         self.address.address().is_gone()
+    }
+
+    /// The origin's address.
+    pub fn ip(&self) -> IpAddr {
+        self.address.address().ip
     }
 
     /// What the handshake came to; None: it is not encrypted.

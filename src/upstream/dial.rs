@@ -90,7 +90,8 @@ impl Upstream {
         })?;
         let connected = Instant::now();
         dialling.connect.set(Some(connected.saturating_duration_since(resolved)));
-        let connection = self.finish_dial(origin, reached, open).await;
+        let home = self.other_home(origin, reached.used.address().ip);
+        let connection = self.finish_dial(home.as_deref().unwrap_or(origin), reached, open).await;
         if origin.key.scheme == Scheme::Https {
             dialling.tls.set(Some(connected.elapsed()));
         }
@@ -100,7 +101,9 @@ impl Upstream {
     /// Takes in where the origin's name leads now, and has an address tried that failed earlier.
     pub(super) fn look_after_addresses(&self, origin: &Rc<Origin>, now: Instant) {
         let mut addresses = origin.addresses.borrow_mut();
-        if addresses.are_in_use()
+        // What is one address does not follow the name.
+        if origin.key.at.is_none()
+            && addresses.are_in_use()
             && let Some(answer) = self.names.stay(&origin.key.name, now)
         {
             addresses.update(&answer, now);
@@ -191,32 +194,35 @@ impl Upstream {
         origin: &Origin,
         deadline: Instant,
     ) -> Result<Vec<Rc<Address>>, Error> {
-        let name = &origin.key.name;
-        let answer: Arc<[IpAddr]> = match name.parse::<IpAddr>() {
-            Ok(ip) => Arc::from([ip]),
-            Err(_) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                monoio::time::timeout(left, self.names.lookup(name))
-                    .await
-                    .unwrap_or(Err(Cause::TimedOut))
-                    .map_err(|cause| Error::origin(Phase::Dns, cause))?
-            }
+        let order = if origin.key.at.is_some() {
+            self.order_from(origin, Instant::now())
+        } else {
+            let answer = self.look_up(&origin.key.name, deadline).await?;
+            let now = Instant::now();
+            let mut addresses = origin.addresses.borrow_mut();
+            addresses.update(&answer, now);
+            addresses::order(addresses.current().cloned().collect(), now, &self.chance)
         };
-        let now = Instant::now();
-        let mut addresses = origin.addresses.borrow_mut();
-        addresses.update(&answer, now);
         let mut refused = None;
-        let mut allowed = Vec::new();
-        for address in addresses.current() {
+        let may_be_dialled = |address: &Rc<Address>| {
             let at = SocketAddr::new(address.ip, origin.key.port);
-            match self.policy.check(at) {
-                Ok(()) => allowed.push(address.clone()),
-                Err(why) => refused = Some(why.cause(at)),
-            }
-        }
+            self.policy.check(at).map_err(|why| refused = Some(why.cause(at))).is_ok()
+        };
+        let allowed: Vec<_> = order.into_iter().filter(may_be_dialled).collect();
         match refused {
             Some(why) if allowed.is_empty() => Err(Error::proxy(Phase::Route, why)),
-            Some(_) | None => Ok(addresses::order(allowed, now, &self.chance)),
+            Some(_) | None => Ok(allowed),
         }
+    }
+
+    async fn look_up(&self, name: &Arc<str>, deadline: Instant) -> Result<Arc<[IpAddr]>, Error> {
+        if let Ok(ip) = name.parse::<IpAddr>() {
+            return Ok(Arc::from([ip]));
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        monoio::time::timeout(left, self.names.lookup(name))
+            .await
+            .unwrap_or(Err(Cause::TimedOut))
+            .map_err(|cause| Error::origin(Phase::Dns, cause))
     }
 }

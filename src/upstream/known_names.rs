@@ -6,11 +6,18 @@ use super::dns::{Answer, DnsError};
 use crate::limits::{
     NAME_EXPIRED_USED_FOR, NAME_FRESH_MAX, NAME_FRESH_PER_USE, NAME_REFRESH_AHEAD, NAMES_CACHED_MAX,
 };
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 #[derive(Default)]
 pub struct KnownNames {
     names: HashMap<Arc<str>, Known>,
+    /// Names that are looked up again at least this often, whether used or not.
+    watched: HashMap<Arc<str>, Duration>,
 }
 
 struct Known {
@@ -58,6 +65,11 @@ impl KnownNames {
         self.names.get(name).map(|known| known.answer.at)
     }
 
+    /// Looks `name` up again every `every`, or more often where its TTL says so.
+    pub fn watch(&mut self, name: Arc<str>, every: Duration) {
+        self.watched.insert(name, every);
+    }
+
     /// Remembers an answer. At the bound the name that was used least recently makes room.
     pub fn put(&mut self, answer: Answer, now: Instant) {
         if let Some(known) = self.names.get_mut(&answer.name) {
@@ -75,9 +87,14 @@ impl KnownNames {
 
     /// The names to look up now, so that none that is in use expires. Forgets those that nobody used for long.
     pub fn due(&mut self, now: Instant) -> Vec<Arc<str>> {
-        self.names.retain(|_, known| now < known.answer.until() + NAME_EXPIRED_USED_FOR);
-        let is_due =
-            |(_, known): &(&Arc<str>, &Known)| known.is_in_use(now) && now >= known.refresh_at();
+        let watched = &self.watched;
+        self.names.retain(|name, known| {
+            now < known.answer.until() + NAME_EXPIRED_USED_FOR || watched.contains_key(name)
+        });
+        let is_due = |(name, known): &(&Arc<str>, &Known)| match watched.get(*name) {
+            Some(every) => now >= known.refresh_at().min(known.answer.at + *every),
+            None => known.is_in_use(now) && now >= known.refresh_at(),
+        };
         self.names.iter().filter(is_due).map(|(name, _)| name.clone()).collect()
     }
 }
@@ -98,7 +115,6 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     const MS: Duration = Duration::from_millis(1);
     const TTL: Duration = Duration::from_secs(60);
@@ -180,6 +196,19 @@ mod tests {
         assert!(names.stay("a", later).is_some());
         assert_eq!(names.due(later).len(), 1);
         assert!(names.stay("a", later + TTL).is_none(), "expired addresses decide nothing");
+    }
+
+    #[test]
+    fn a_watched_name_is_due_at_its_pace_used_or_not() {
+        let now = Instant::now();
+        let (mut names, every) = (known(now), Duration::from_secs(3));
+        names.watch("a".into(), every);
+        assert!(names.due(now + every - MS).is_empty());
+        assert_eq!(names.due(now + every).len(), 1);
+        assert_eq!(names.due(now + NAME_FRESH_MAX * 2).len(), 1, "it is never forgotten");
+        let brief = Answer { ttl: Duration::from_secs(2), ..answer("a", now) };
+        names.put(brief, now);
+        assert_eq!(names.due(now + Duration::from_millis(1500)).len(), 1, "its TTL is shorter");
     }
 
     #[test]

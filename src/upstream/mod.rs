@@ -11,6 +11,7 @@ mod addresses;
 pub mod connection;
 mod dial;
 pub mod dns;
+pub mod fixed;
 mod known_names;
 pub mod names;
 mod origins;
@@ -32,6 +33,8 @@ use crate::{
 };
 use addresses::Chance;
 use connection::Connection;
+use fixed::Fixed;
+pub use fixed::InFlight;
 use names::Names;
 pub use origins::{Destination, Origin};
 use origins::{Key, Origins};
@@ -56,6 +59,8 @@ pub struct Upstream {
     policy: Policy,
     chance: Chance,
     origins: RefCell<Origins>,
+    /// `--upstream`.
+    fixed: Option<Fixed>,
     /// Idle connections that this shard may keep of one origin: its share of `--keepalive-conns`.
     idle_per_origin_max: usize,
     idle: Cell<usize>,
@@ -100,6 +105,11 @@ impl Lease {
         self.connection.address.address().answered(round_trip);
     }
 
+    /// Counts the request for the origin that its connection leads to.
+    pub fn count(&self) -> InFlight {
+        InFlight::of(&self.origin)
+    }
+
     /// Gives the connection back after a clean end: the response ended by its framing, the origin lets it persist, the
     /// request was sent whole, and no byte too many came.
     pub fn finish(self, upstream: &Upstream, now: Instant) {
@@ -121,6 +131,7 @@ impl Upstream {
         Rc::new_cyclic(|this| Self {
             this: this.clone(),
             policy: Policy::new(shard.config.allow_cidr.clone(), own),
+            fixed: shard.config.upstream.clone().map(Fixed::new),
             shard,
             names,
             tls,
@@ -142,7 +153,7 @@ impl Upstream {
         }
         let Route { origin, host } = route(authority, form, &self.shard.config.rules)
             .map_err(|why| Error::client(Phase::Route, Cause::NoRoute(why)))?;
-        let key = Key { scheme: origin.scheme, name: origin.name, port: origin.port };
+        let key = Key { scheme: origin.scheme, name: origin.name, port: origin.port, at: None };
         let origin = origins.get_or_add(key, &self.idle);
         let known = &mut origins.by_authority[form.index()];
         if known.len() >= ROUTES_CACHED_MAX {
@@ -178,6 +189,9 @@ impl Upstream {
     fn keep(&self, origin: &Origin, mut connection: Connection, now: Instant) {
         if connection.has_left() {
             return connection.retire();
+        }
+        if let Some(home) = self.other_home(origin, connection.ip()) {
+            return self.keep(&home, connection, now);
         }
         if !origin.waiting.borrow().is_empty() {
             match self.serve_waiting(origin, connection) {
@@ -225,6 +239,7 @@ impl Upstream {
             self.looked.set(now);
         }
         self.names.sweep(now);
+        self.look_after_fixed(now);
         for origin in self.origins.borrow().by_key.values() {
             let mut idle = origin.idle.borrow_mut();
             let mut gone = Vec::new();

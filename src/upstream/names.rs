@@ -113,6 +113,11 @@ impl Names {
         self.known.borrow_mut().stay(name, now)
     }
 
+    /// Has `name` looked up at least every `every` from its first answer on.
+    pub fn watch(&self, name: Arc<str>, every: Duration) {
+        self.known.borrow_mut().watch(name, every);
+    }
+
     /// Has names looked up again that would expire.
     pub fn sweep(&self, now: Instant) {
         if now.saturating_duration_since(self.looked.get()) < LOOK_EVERY {

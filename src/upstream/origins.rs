@@ -12,6 +12,7 @@ use crate::{
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
+    net::IpAddr,
     rc::Rc,
     sync::Arc,
     time::Instant,
@@ -30,6 +31,8 @@ pub struct Key {
     pub scheme: Scheme,
     pub name: Arc<str>,
     pub port: u16,
+    /// One address of the name, where each is an origin of its own (`--upstream`).
+    pub at: Option<IpAddr>,
 }
 
 /// What a Host value leads to.
@@ -46,6 +49,8 @@ pub struct Origin {
     pub waiting: RefCell<VecDeque<Rc<Waiter>>>,
     pub latency: RefCell<OriginLatency>,
     pub addresses: RefCell<Addresses>,
+    /// Requests that were sent here, or wait for a connection to be.
+    pub in_flight: Cell<u32>,
     pub used: Cell<Instant>,
     /// The shard does not know it any more; what is in use of it is closed when it ends.
     pub forgotten: Cell<bool>,
@@ -86,6 +91,7 @@ impl Origins {
             waiting: RefCell::default(),
             latency: RefCell::new(OriginLatency::new()),
             addresses: RefCell::default(),
+            in_flight: Cell::new(0),
             used: Cell::new(Instant::now()),
             forgotten: Cell::new(false),
         });

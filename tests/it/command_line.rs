@@ -45,6 +45,7 @@ fn help_names_every_flag() {
         "--hdr-dir",
         "--allow-cidr",
         "--tcp-congestion",
+        "--upstream",
         "--log-level",
     ] {
         assert!(stdout.contains(flag), "no {flag} in:\n{stdout}");

@@ -10,6 +10,7 @@ mod conforming_origin;
 mod deadlines;
 mod descriptors;
 mod egress;
+mod fixed_upstream;
 mod fixture;
 mod framing_attacks;
 mod house;

@@ -4,40 +4,12 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use crate::support::dns::{Mood, NameServer, Records};
-use crate::support::proxy::{ProxyOptions, can_mount};
-use crate::support::{Client, MuteAddr, OK, Origin, Proxy, eventually, scratch_file};
+use crate::support::dns::{Mood, NameServer, loopback, with_hosts, with_name_server};
+use crate::support::proxy::can_mount;
+use crate::support::{Client, MuteAddr, OK, Origin, Proxy, eventually, scratch_file, status_of};
 
 /// Every answer closes, so that every request dials and asks for its name.
 const OK_CLOSE: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
-
-/// A proxy with this hosts file, or `None` (said on stderr) where the machine forbids mounting.
-fn with_hosts(name: &str, hosts: &str) -> Option<ProxyOptions> {
-    if !can_mount() {
-        crate::support::not_run("no right to mount a hosts file for one process");
-        return None;
-    }
-    let file = scratch_file(name, hosts);
-    Some(Proxy::options(&["--cores", "1"]).mount(&file, "/etc/hosts"))
-}
-
-/// A proxy that asks a name server of this case alone, with that server.
-fn with_name_server(name: &str, records: Records) -> Option<(NameServer, Proxy)> {
-    let Some(server) = NameServer::start(records) else {
-        crate::support::not_run("no right to bind port 53");
-        return None;
-    };
-    let options = with_hosts(&format!("{name}-hosts"), "127.0.0.1 localhost\n")?;
-    let resolv = format!("nameserver {}\noptions timeout:1 attempts:1\n", server.ip);
-    let resolv = scratch_file(&format!("{name}-resolv"), &resolv);
-    Some((server, options.mount(&resolv, "/etc/resolv.conf").start()))
-}
-
-fn status_of(proxy: &Proxy, host: &str) -> u16 {
-    let mut client = Client::connect(proxy);
-    client.request("GET", host, "/", "", b"");
-    client.read_response().status
-}
 
 #[test]
 fn name_of_the_hosts_file_is_dialled() {
@@ -68,11 +40,6 @@ fn second_address_is_tried_when_the_first_refuses() {
         let host = format!("two.test.ccnproxy:{}", origin.addr().port());
         assert_eq!(status_of(&proxy, &host), 200);
     }
-}
-
-/// An address of loopback that no other case uses.
-fn loopback(last: u8) -> Ipv4Addr {
-    Ipv4Addr::new(127, 0, 0, last)
 }
 
 #[test]

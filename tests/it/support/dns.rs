@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use super::proxy::{ProxyOptions, can_mount};
+use super::{Proxy, not_run, scratch_file};
+
 pub struct NameServer {
     pub ip: Ipv4Addr,
     shared: Arc<Shared>,
@@ -124,6 +127,39 @@ impl Shared {
         // A lost datagram is asked for again.
         let _ = socket.send_to(&reply, peer);
     }
+}
+
+/// A proxy with this hosts file, or `None` (said on stderr) where the machine forbids mounting.
+pub fn with_hosts(name: &str, hosts: &str) -> Option<ProxyOptions> {
+    if !can_mount() {
+        not_run("no right to mount a hosts file for one process");
+        return None;
+    }
+    let file = scratch_file(name, hosts);
+    Some(Proxy::options(&["--cores", "1"]).mount(&file, "/etc/hosts"))
+}
+
+/// A proxy that asks a name server of this case alone, with that server.
+pub fn with_name_server(name: &str, records: Records) -> Option<(NameServer, Proxy)> {
+    let (server, options) = to_ask_name_server(name, records)?;
+    Some((server, options.start()))
+}
+
+/// As [`with_name_server`], for flags to be added.
+pub fn to_ask_name_server(name: &str, records: Records) -> Option<(NameServer, ProxyOptions)> {
+    let Some(server) = NameServer::start(records) else {
+        not_run("no right to bind port 53");
+        return None;
+    };
+    let options = with_hosts(&format!("{name}-hosts"), "127.0.0.1 localhost\n")?;
+    let resolv = format!("nameserver {}\noptions timeout:1 attempts:1\n", server.ip);
+    let resolv = scratch_file(&format!("{name}-resolv"), &resolv);
+    Some((server, options.mount(&resolv, "/etc/resolv.conf")))
+}
+
+/// An address of loopback that no other case uses.
+pub fn loopback(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 0, last)
 }
 
 fn question(query: &[u8]) -> Option<(String, usize)> {

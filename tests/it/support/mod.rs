@@ -85,6 +85,14 @@ pub fn exchange(request: &str, answer: impl AsRef<[u8]>) -> (Response, Request) 
     (response, origin.next_request())
 }
 
+/// The status of a GET for `host` on a connection of its own.
+#[track_caller]
+pub fn status_of(proxy: &Proxy, host: &str) -> u16 {
+    let mut client = Client::connect(proxy);
+    client.request("GET", host, "/", "", b"");
+    client.read_response().status
+}
+
 /// The shortest answer that leaves the connection usable.
 pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 

@@ -60,11 +60,17 @@ impl Origin {
     /// As [`Origin::answering`] on another address of the loopback network, for names with several on one port.
     pub fn answering_at(addr: SocketAddr, answer: impl AsRef<[u8]>) -> Self {
         let answer = answer.as_ref().to_vec();
+        Self::start_at(addr, move |conn| conn.answer_all(&answer))
+    }
+
+    /// As [`Origin::start`] on another address of the loopback network.
+    pub fn start_at(addr: SocketAddr, handle: impl Fn(OriginConn) + Send + Sync + 'static) -> Self {
+        let handle = Arc::new(handle);
         Self::listen_at(addr, None, move |tcp, shared| {
-            let (answer, shared) = (answer.clone(), shared.clone());
+            let (handle, shared) = (handle.clone(), shared.clone());
             thread::spawn(move || {
                 if let Some(conn) = OriginConn::open(tcp, &shared, None) {
-                    conn.answer_all(&answer);
+                    handle(conn);
                 }
             });
         })
