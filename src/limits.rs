@@ -100,6 +100,26 @@ pub const ROUTES_CACHED_MAX: usize = 4096;
 /// Idle connections of all origins that a shard keeps. Beyond it a connection is closed instead of kept.
 pub const IDLE_PER_SHARD_MAX: usize = 8192;
 
+/// Origins of which the shards know each other's connections. Beyond it an origin's connections are not lent between
+/// shards: a request may then pay a handshake though another shard has an idle connection. 16 bytes for each of them
+/// and shard: 2 MiB for 64 shards.
+pub const TRACKED_ORIGINS_MAX: usize = 2048;
+
+/// Most shards that are asked for one connection. Each costs a message and a wake-up; where the eight with most have
+/// none idle, a ninth hardly has.
+pub const LENDERS_ASKED_MAX: usize = 8;
+
+/// Most requests, of this shard and of others, that stand in line for connections of one origin when another shard asks
+/// for one. Beyond it the wish of the other shard is not remembered, and its request goes on without this shard.
+pub const WISHES_HELD_MAX: usize = 1024;
+
+/// How long a request waits for another shard to lend it a connection before it makes one of its own; within these an
+/// eighth of what making one takes. A shard answers within 0.1 ms, if only to say that it has none. One that is busy, or
+/// waits for its CPU, takes some milliseconds; only for such a one is the wait in vain. A new connection between
+/// regions takes 300 ms and more, so that it then adds 12 %.
+pub const LEND_WITHIN_MIN: Duration = Duration::from_millis(2);
+pub const LEND_WITHIN_MAX: Duration = Duration::from_millis(50);
+
 /// TLS sessions remembered for resumption, for the whole process. Beyond it old ones are forgotten and cost a full
 /// handshake.
 pub const TLS_SESSIONS_MAX: usize = 4096;

@@ -24,6 +24,8 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 pub enum Acquired {
     /// It was idle and at hand.
     Reused,
+    /// It was idle at another shard.
+    Lent,
     /// Another request was done with it while this one waited.
     Waited,
     /// Dialled for it.
@@ -35,6 +37,7 @@ impl Acquired {
     pub fn word(self) -> &'static str {
         match self {
             Acquired::Reused => "reused",
+            Acquired::Lent => "lent",
             Acquired::Waited => "waited",
             Acquired::New => "new",
         }
@@ -57,6 +60,7 @@ pub struct Cost {
 pub struct OriginLatency {
     histogram: Histogram<u64>,
     reused: u64,
+    lent: u64,
     waited: u64,
     new: u64,
 }
@@ -78,7 +82,7 @@ impl OriginLatency {
     /// Nothing recorded yet.
     pub fn new() -> OriginLatency {
         let histogram = Histogram::new(SIGNIFICANT_DIGITS).expect("3 digits are in range");
-        OriginLatency { histogram, reused: 0, waited: 0, new: 0 }
+        OriginLatency { histogram, reused: 0, lent: 0, waited: 0, new: 0 }
     }
 
     /// Takes one latency down, in microseconds; it counts as 1 us at least and as
@@ -88,6 +92,7 @@ impl OriginLatency {
         self.histogram.record(value).expect("the histogram grows and an hour fits");
         match how {
             Acquired::Reused => self.reused += 1,
+            Acquired::Lent => self.lent += 1,
             Acquired::Waited => self.waited += 1,
             Acquired::New => self.new += 1,
         }
@@ -101,6 +106,7 @@ impl OriginLatency {
     fn add(&mut self, other: &OriginLatency) {
         self.histogram.add(&other.histogram).expect("the histogram grows and an hour fits");
         self.reused += other.reused;
+        self.lent += other.lent;
         self.waited += other.waited;
         self.new += other.new;
     }
@@ -170,9 +176,9 @@ impl FromIterator<OriginSnapshot> for LatencyReport {
     }
 }
 
-const COLUMNS: [&str; 13] = [
-    "origin", "count", "reused", "waited", "new", "min", "mean", "p50", "p90", "p99", "p99.9",
-    "p99.99", "max",
+const COLUMNS: [&str; 14] = [
+    "origin", "count", "reused", "lent", "waited", "new", "min", "mean", "p50", "p90", "p99",
+    "p99.9", "p99.99", "max",
 ];
 
 fn row(name: &str, latency: &OriginLatency) -> Vec<String> {
@@ -181,6 +187,7 @@ fn row(name: &str, latency: &OriginLatency) -> Vec<String> {
         name.to_owned(),
         histogram.len().to_string(),
         latency.reused.to_string(),
+        latency.lent.to_string(),
         latency.waited.to_string(),
         latency.new.to_string(),
         histogram.min().to_string(),
@@ -348,6 +355,7 @@ mod tests {
         let mut first = latency(1..=100);
         first.record(5, Acquired::New);
         first.record(5, Acquired::Waited);
+        first.record(5, Acquired::Lent);
         let report: LatencyReport = [
             latency([7]).snapshot("https://b.example:443"),
             first.snapshot("https://c.example:443"),
@@ -358,10 +366,10 @@ mod tests {
         .collect();
         let expected = "\
 upstream latency in µs, request sent -> first byte of the response, cumulative since start
-origin                 count  reused  waited  new  min    mean  p50  p90  p99   p99.9  p99.99     max
-https://c.example:443    103     101       1    1    1  2476.8   50   91  100  250111  250111  250111
-http://a.example:80        1       1       0    0    7     7.0    7    7    7       7       7       7
-https://b.example:443      1       1       0    0    7     7.0    7    7    7       7       7       7
+origin                 count  reused  lent  waited  new  min    mean  p50  p90  p99   p99.9  p99.99     max
+https://c.example:443    104     101     1       1    1    1  2453.0   49   91  100  250111  250111  250111
+http://a.example:80        1       1     0       0    0    7     7.0    7    7    7       7       7       7
+https://b.example:443      1       1     0       0    0    7     7.0    7    7    7       7       7       7
 ";
         let table = report.table();
         assert_eq!(table.lines().next(), expected.lines().next());

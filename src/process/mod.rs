@@ -20,7 +20,7 @@ use crate::{
         writer::{Writer, WriterHandle},
     },
     shard::{
-        mailbox::Mailbox,
+        mailbox::{Mailbox, mailbox},
         runtime,
         sys::{self, SignalSet},
     },
@@ -28,6 +28,7 @@ use crate::{
         Shares,
         dns::Resolver,
         fixed,
+        lend::Neighbours,
         own::Own,
         tls::{Roots, Tls},
     },
@@ -36,7 +37,7 @@ use inherited::Inherited;
 use listeners::Listeners;
 use notify::notify;
 use pid_file::PidFile;
-use shards::{Doors, FromShard, Order, Parts, Report};
+use shards::{Doors, FromShard, Order, Parts, Report, Unshared};
 use std::{
     net::SocketAddr,
     sync::{
@@ -192,12 +193,16 @@ fn start(
     if let Some((_, at)) = &pages.apart {
         log::info!("/.api/ is at {at}");
     }
+    let mailboxes: Result<Vec<_>, _> = (0..count).map(|_| mailbox()).collect();
+    let mailboxes = mailboxes.map_err(|e| format!("a shard's mailbox cannot be made: {e}"))?;
+    let (mailboxes, inboxes): (Vec<_>, Vec<_>) = mailboxes.into_iter().unzip();
     let parts = Parts {
         config: config.clone(),
         flags,
         tls,
         resolver,
         fixed,
+        neighbours: Neighbours::new(mailboxes),
         shares: Shares { idle_per_origin_max: config.keepalive_conns.div_ceil(count), open_max },
         clients_max,
         own: Own::new(own.collect()),
@@ -206,13 +211,14 @@ fn start(
     };
     let mut apart = pages.apart;
     let mut orders = Vec::with_capacity(count);
-    for (index, listeners) in of_shard.into_iter().enumerate() {
+    for (index, (listeners, messages)) in of_shard.into_iter().zip(inboxes).enumerate() {
         let cpu = cpus.get(index % cpus.len().max(1)).copied();
         let (to, format) = (&config.access_log, config.access_log_format);
         let log = LogSink::new(writer.handle(), to, format, index);
         // One shard is enough for what is asked for some times a minute.
         let doors = Doors { main: listeners, api: apart.take().map(|(listener, _)| listener) };
-        let started = shards::start(index, cpu, doors, log, parts.clone(), report.clone());
+        let unshared = Unshared { index, cpu, doors, log, messages };
+        let started = shards::start(unshared, parts.clone(), report.clone());
         orders.push(started.map_err(|e| format!("shard {index} cannot be started: {e}"))?);
     }
     let writer = writer.handle();

@@ -21,6 +21,7 @@ use crate::{
     upstream::{
         Shares, Upstream,
         dns::{Answer, Resolver},
+        lend::{Message, Neighbours},
         names::Names,
         own::Own,
         tls::Tls,
@@ -66,6 +67,7 @@ pub struct Parts {
     pub resolver: Resolver,
     /// Where `--upstream` leads at the start; None: it is not given, or an address.
     pub fixed: Option<Answer>,
+    pub neighbours: Arc<Neighbours>,
     pub shares: Shares,
     pub own: Own,
     pub clients_max: usize,
@@ -80,15 +82,23 @@ pub struct Doors {
     pub api: Option<std::net::TcpListener>,
 }
 
-/// Starts the thread of shard `index`. It reports `Ready` or `Died` first.
+/// What one shard gets for itself.
+pub struct Unshared {
+    pub index: usize,
+    pub cpu: Option<Cpu>,
+    pub doors: Doors,
+    pub log: LogSink,
+    /// What other shards say.
+    pub messages: Inbox<Message>,
+}
+
+/// Starts the thread of a shard. It reports `Ready` or `Died` first.
 pub fn start(
-    index: usize,
-    cpu: Option<Cpu>,
-    doors: Doors,
-    log: LogSink,
+    unshared: Unshared,
     parts: Parts,
     report: Sender<FromShard>,
 ) -> io::Result<Mailbox<Order>> {
+    let Unshared { index, cpu, doors, log, messages } = unshared;
     let (orders, inbox) = mailbox()?;
     thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         let died = |why: String| {
@@ -107,7 +117,7 @@ pub fn start(
         let shard = Rc::new(shard);
         // Connections catch their own panics; one that gets here would leave the shard half-alive.
         let run = catch_unwind(AssertUnwindSafe(|| {
-            ring.block_on(serve(shard, doors, inbox, parts, report.clone()))
+            ring.block_on(serve(shard, doors, (inbox, messages), parts, report.clone()))
         }));
         died(match run {
             Ok(why) => why,
@@ -123,7 +133,7 @@ pub fn start(
 async fn serve(
     shard: Rc<Shard>,
     doors: Doors,
-    inbox: Inbox<Order>,
+    (orders, messages): (Inbox<Order>, Inbox<Message>),
     parts: Parts,
     report: Sender<FromShard>,
 ) -> String {
@@ -133,7 +143,8 @@ async fn serve(
         Err(e) => return format!("its mailbox cannot be made: {e}"),
     };
     let names = Names::new(parts.resolver, answers);
-    let upstream = Upstream::new(shard.clone(), names, parts.tls, parts.shares, parts.own);
+    let Parts { tls, neighbours, shares, own, .. } = parts;
+    let upstream = Upstream::new(shard.clone(), names, tls, neighbours, shares, own);
     upstream.begin_fixed(parts.fixed);
     let listeners: io::Result<Vec<TcpListener>> =
         doors.main.into_iter().map(TcpListener::from_std).collect();
@@ -151,6 +162,13 @@ async fn serve(
         shard::spawn("name look-up task", async move {
             let ended = answered.serve(|answer| upstream.names.deliver(answer)).await;
             log::error!("the shard gets no more look-up answers: {ended:?}");
+        });
+    }
+    {
+        let upstream = upstream.clone();
+        shard::spawn("messages of other shards", async move {
+            let ended = messages.serve(|message| upstream.deliver(message)).await;
+            log::error!("the shard hears no more of other shards: {ended:?}");
         });
     }
     let accepting = Rc::new(Cell::new(listeners.len()));
@@ -176,7 +194,7 @@ async fn serve(
         monoio::spawn(shard.sweep(move |now| upstream.sweep(now)));
     }
     report.send((index, Report::Ready)).ok();
-    let ended = inbox
+    let ended = orders
         .serve(|order| match order {
             Order::Snapshot(to) => {
                 let upstream = upstream.clone();

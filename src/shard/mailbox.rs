@@ -1,13 +1,19 @@
 //! Messages to a shard from other threads: a lock-free queue, and an event counter read on the shard's ring.
 //!
-//! Cold path only: look-up answers and orders from the process.
+//! Cold path only: look-up answers, orders from the process, connections between shards.
 
 #![forbid(unsafe_code)]
 
 use super::sys;
 use crate::limits::MAILBOX_MAX;
 use crossbeam_queue::ArrayQueue;
-use std::{fs::File, io, io::Write, sync::Arc};
+use std::{
+    fs::File,
+    io,
+    io::Write,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 /// Any thread's end.
 pub struct Mailbox<M> {
@@ -73,13 +79,19 @@ impl<M> Inbox<M> {
         }
     }
 
-    /// Hands every message to `each`, for as long as the shard lives. Errors: the event counter cannot be read.
+    /// Hands every message to `each`, for as long as the shard lives; one that makes it panic is lost, and logged. Errors:
+    /// the event counter cannot be read.
     pub async fn serve(self, mut each: impl FnMut(M)) -> io::Result<()> {
         let event = monoio::fs::File::from_std(self.inner.event.try_clone()?)?;
         let mut counter: Box<[u8]> = Box::new([0; 8]);
         loop {
             while let Some(message) = self.inner.queue.pop() {
-                each(message);
+                // What `each` changes it changes between waits, and leaves nothing half-made (see the borrows).
+                if catch_unwind(AssertUnwindSafe(|| each(message))).is_err() {
+                    log::error!(
+                        "a message ended in a panic; the shard goes on. Please report this"
+                    );
+                }
             }
             let (result, back) = event.read_at(counter, 0).await;
             result?;

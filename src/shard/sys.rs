@@ -120,6 +120,22 @@ impl Socket {
         Self(UnsafeCell::new(stream))
     }
 
+    /// Takes a connection into this shard's ring. Errors: the runtime refuses it, and it is closed.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        TcpStream::from_std(std::net::TcpStream::from(fd)).map(Self::new)
+    }
+
+    /// A second descriptor of the same connection, for another shard.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        // SAFETY: a plain system call on a descriptor that is open as long as `self` lives.
+        let fd = unsafe { libc::fcntl(self.fd(), libc::F_DUPFD_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `fd` is open and owned by nobody else.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
     /// Receives at least one byte into `block[range]`, or 0 at the end of the stream.
     pub async fn recv(&self, block: Block, range: Range<usize>) -> (io::Result<usize>, Block) {
         // SAFETY: `TcpStream: Split` is monoio's promise that one read and one write may be under way at once. `read`

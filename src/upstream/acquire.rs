@@ -1,27 +1,52 @@
-//! A request that found no idle connection: a new one is made for it, and meanwhile it stands in line for one that
-//! another request is done with. What comes first serves it; what comes later is kept idle, for the next burst.
+//! A request that found no idle connection. If other shards have connections they get a moment to lend one; then a new
+//! one is made for it, and all the while it stands in line for one that another request is done with. What comes first
+//! serves it; what comes later is kept idle, for the next burst.
 
 #![forbid(unsafe_code)]
 
-use super::{Lease, Upstream, connection::Connection, dial::Dialling, origins::Origin};
+use super::{Lease, Upstream, connection::Connection, dial::Dialling, lend::Wish, origins::Origin};
 use crate::{
     error::{Cause, Error, Party, Phase},
+    limits::LEND_WITHIN_MIN,
     observe::latency::Acquired,
     shard::{self, watch::Watch},
 };
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     future::{Future, poll_fn},
     pin::pin,
     rc::Rc,
-    task::{Poll, Waker},
-    time::Instant,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
+
+/// One in line for a connection of an origin.
+pub enum Waiting {
+    /// A request of this shard.
+    Here(Rc<Waiter>),
+    /// One of another shard.
+    There(Arc<Wish>),
+}
+
+impl Waiting {
+    /// Whether it is still there. A request of this shard leaves the line by itself.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Waiting::Here(_) => true,
+            Waiting::There(wish) => !wish.claim.is_taken(),
+        }
+    }
+}
 
 /// One request's wait for a connection.
 #[derive(Default)]
 pub struct Waiter {
     state: RefCell<State>,
+    /// What other shards know of it.
+    wish: OnceCell<Arc<Wish>>,
+    /// None of them has an idle connection.
+    hopeless: Cell<bool>,
     /// Wakes the request.
     waker: Cell<Option<Waker>>,
     /// Wakes the dial, so that it sees that nobody wants it any more.
@@ -42,36 +67,73 @@ enum State {
     Withdrawn,
 }
 
-type Answer = Result<(Connection, Acquired), Error>;
+pub type Answer = Result<(Connection, Acquired), Error>;
 
 impl Waiter {
     /// Answers the request, unless it has its answer or was given up: then the answer comes back.
-    fn answer(&self, answer: Answer) -> Result<(), Answer> {
+    pub fn answer(&self, answer: Answer) -> Result<(), Answer> {
         let state = &mut *self.state.borrow_mut();
         if !matches!(state, State::Waiting) {
             return Err(answer);
         }
         *state = State::Answered(answer);
+        self.need_nobody();
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
         Ok(())
     }
 
+    /// Other shards are asked for this request.
+    pub fn wishes(&self, wish: Arc<Wish>) {
+        // A request asks once.
+        self.wish.set(wish).ok();
+    }
+
+    pub fn wished(&self, wish: &Arc<Wish>) -> bool {
+        self.wish.get().is_some_and(|own| Arc::ptr_eq(own, wish))
+    }
+
+    /// None of the shards that were asked has an idle connection.
+    pub fn give_up_hope(&self) {
+        self.hopeless.set(true);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Tells other shards not to send anything any more.
+    fn need_nobody(&self) {
+        if let Some(wish) = self.wish.get() {
+            wish.claim.take();
+        }
+    }
+
     /// Waits for the answer. Cancel-safe: it stays where it is.
     async fn answered(&self) -> Answer {
-        poll_fn(|cx| {
-            let state = &mut *self.state.borrow_mut();
-            match std::mem::replace(state, State::Over) {
-                State::Answered(answer) => Poll::Ready(answer),
-                before => {
-                    *state = before;
-                    self.waker.set(Some(cx.waker().clone()));
-                    Poll::Pending
-                }
-            }
+        poll_fn(|cx| self.poll_answer(cx)).await
+    }
+
+    /// Waits for the answer while there is hope that another shard gives it. Cancel-safe.
+    async fn answered_or_hopeless(&self) -> Option<Answer> {
+        poll_fn(|cx| match self.poll_answer(cx) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending if self.hopeless.get() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
         })
         .await
+    }
+
+    fn poll_answer(&self, cx: &mut Context<'_>) -> Poll<Answer> {
+        let state = &mut *self.state.borrow_mut();
+        match std::mem::replace(state, State::Over) {
+            State::Answered(answer) => Poll::Ready(answer),
+            before => {
+                *state = before;
+                self.waker.set(Some(cx.waker().clone()));
+                Poll::Pending
+            }
+        }
     }
 
     /// Gives the request up, if it still waits. Returns the answer that it did not take.
@@ -84,6 +146,7 @@ impl Waiter {
             }
             State::Answered(answer) => Some(answer),
             State::Waiting | State::Withdrawn => {
+                self.need_nobody();
                 if let Some(waker) = self.dial_waker.take() {
                     waker.wake();
                 }
@@ -108,15 +171,19 @@ impl Waiter {
 }
 
 /// A waiter's place in the line of its origin; left on drop.
-struct Place<'u> {
+struct InLine<'u> {
     upstream: &'u Upstream,
     origin: &'u Rc<Origin>,
     waiter: Rc<Waiter>,
 }
 
-impl Drop for Place<'_> {
+impl Drop for InLine<'_> {
     fn drop(&mut self) {
-        self.origin.waiting.borrow_mut().retain(|other| !Rc::ptr_eq(other, &self.waiter));
+        let is_own = |waiting: &Waiting| matches!(waiting, Waiting::Here(waiter) if Rc::ptr_eq(waiter, &self.waiter));
+        self.origin.waiting.borrow_mut().retain(|waiting| !is_own(waiting));
+        if let Some(wish) = self.waiter.wish.get() {
+            self.upstream.waiters.borrow_mut().remove(wish.waiter());
+        }
         if let Some(Ok((connection, _))) = self.waiter.withdraw() {
             self.upstream.keep(self.origin, connection, Instant::now());
         }
@@ -124,7 +191,8 @@ impl Drop for Place<'_> {
 }
 
 impl Upstream {
-    /// Gives the first connection that comes free or is made. With `fresh` only one that is made for this request.
+    /// Gives the first connection that is lent, comes free or is made. With `fresh` only one that is made for this
+    /// request.
     ///
     /// Errors: those of the dial. A wait ends when `watch` cuts. Cancel-safe: what was under way is closed.
     pub(super) async fn acquire(
@@ -134,13 +202,19 @@ impl Upstream {
         fresh: bool,
     ) -> Result<Lease, Error> {
         let begun = Instant::now();
-        let place = Place { upstream: self, origin, waiter: Rc::default() };
-        let waiter = &place.waiter;
-        if !fresh {
-            origin.waiting.borrow_mut().push_back(waiter.clone());
-        }
-        self.dial_for(origin, waiter);
-        let answered = watch.unless_cut(waiter.answered()).await;
+        let line = InLine { upstream: self, origin, waiter: Rc::default() };
+        let waiter = &line.waiter;
+        let answered = watch.unless_cut(async {
+            if !fresh {
+                origin.waiting.borrow_mut().push_back(Waiting::Here(waiter.clone()));
+                if let Some(answer) = self.borrow_from_others(origin, waiter).await {
+                    return answer;
+                }
+            }
+            self.dial_for(origin, waiter);
+            waiter.answered().await
+        });
+        let answered = answered.await;
         let phase = waiter.dialling.phase();
         let answer =
             answered.ok_or_else(|| watch.explain(Party::Origin, phase, Cause::TimedOut))?;
@@ -149,6 +223,24 @@ impl Upstream {
         let home = self.other_home(origin, connection.ip());
         let origin = home.unwrap_or_else(|| origin.clone());
         Ok(Lease { connection, acquired, cost, origin })
+    }
+
+    /// Gives other shards a moment to lend a connection. None: they have none, or do not answer.
+    async fn borrow_from_others(&self, origin: &Rc<Origin>, waiter: &Rc<Waiter>) -> Option<Answer> {
+        if !self.ask_others(origin, waiter) {
+            return None;
+        }
+        // Even a shard that has none idle gets this long: the client may have the last byte of an answer before the shard
+        // has put the connection back.
+        let answered = monoio::time::timeout(LEND_WITHIN_MIN, waiter.answered()).await;
+        if let Ok(answer) = answered {
+            return Some(answer);
+        }
+        let left = self.lend_within(origin).saturating_sub(LEND_WITHIN_MIN);
+        if left == Duration::ZERO {
+            return None;
+        }
+        monoio::time::timeout(left, waiter.answered_or_hopeless()).await.ok().flatten()
     }
 
     /// Makes a connection for `waiter`, on a task of its own: it goes on if the request is served by other means.
@@ -174,19 +266,27 @@ impl Upstream {
         origin: &Origin,
         mut connection: Connection,
     ) -> Option<Connection> {
+        if !connection.is_usable() {
+            return None;
+        }
         loop {
             let Some(first) = origin.waiting.borrow_mut().pop_front() else {
                 return Some(connection);
             };
-            if !connection.is_usable() {
-                origin.waiting.borrow_mut().push_front(first);
-                return None;
-            }
-            match first.answer(Ok((connection, Acquired::Waited))) {
-                // An error is not what was put in.
-                Ok(()) | Err(Err(_)) => return None,
-                Err(Ok((back, _))) => connection = back,
-            }
+            let back = match first {
+                Waiting::Here(waiter) => {
+                    match waiter.answer(Ok((connection, Acquired::Waited))) {
+                        // An error is not what was put in.
+                        Ok(()) | Err(Err(_)) => None,
+                        Err(Ok((back, _))) => Some(back),
+                    }
+                }
+                Waiting::There(wish) if wish.claim.take() => {
+                    self.lend(wish, connection, Instant::now())
+                }
+                Waiting::There(_granted) => Some(connection),
+            };
+            connection = back?;
         }
     }
 }

@@ -4,7 +4,8 @@
 
 use super::{
     addresses::AddressUse,
-    tls::{NotSent, Session},
+    table::Held,
+    tls::{NotSent, Parked, Session},
 };
 use crate::{
     error::Cause,
@@ -14,7 +15,7 @@ use crate::{
         sys::{Direction, Peek, SendError, Socket},
     },
 };
-use std::{cell::Cell, net::IpAddr, ops::Range, rc::Rc};
+use std::{cell::Cell, io, net::IpAddr, ops::Range, os::fd::OwnedFd, rc::Rc, time::Instant};
 
 /// An established connection. Dropping it closes it.
 pub struct Connection {
@@ -22,18 +23,55 @@ pub struct Connection {
     session: Option<Box<Session>>,
     /// The origin's address at the other end, and what is known of it.
     pub address: AddressUse,
+    /// What other shards see of it; None if the origin is not among those they know of.
+    held: Option<Held>,
     /// Held for its drop: the shard counts its open connections.
     _open: OpenCount,
+}
+
+/// A connection on its way to another shard: nothing is under way on it, and nothing unread.
+pub struct Transfer {
+    fd: OwnedFd,
+    session: Option<Parked>,
+    held: Option<Held>,
+    pub ip: IpAddr,
+    /// Since when it is idle.
+    pub since: Instant,
 }
 
 impl Connection {
     pub fn new(
         socket: Rc<Socket>,
         session: Option<Session>,
-        open: OpenCount,
         address: AddressUse,
+        held: Option<Held>,
+        open: OpenCount,
     ) -> Self {
-        Self { socket, session: session.map(Box::new), address, _open: open }
+        Self { socket, session: session.map(Box::new), address, held, _open: open }
+    }
+
+    /// Takes an idle connection, that was found usable just now, out of this shard. It comes back if it is not at rest, or
+    /// if there is no descriptor for it.
+    ///
+    /// The descriptor is doubled and this shard's closed: monoio gives one away only by a call that panics where a
+    /// cancelled operation is not quite over.
+    pub fn depart(mut self, shard: usize, since: Instant) -> Result<Transfer, Self> {
+        let at_rest = Rc::strong_count(&self.socket) == 1 && self.is_clean();
+        let (true, Ok(fd)) = (at_rest, self.socket.duplicate()) else { return Err(self) };
+        Ok(Transfer {
+            fd,
+            session: self.session.take().map(|session| session.park()),
+            held: self.held.as_ref().map(|held| held.moved_to(shard)),
+            ip: self.address.address().ip,
+            since,
+        })
+    }
+
+    /// Takes a connection into this shard. Errors: the runtime refuses the descriptor; it is closed.
+    pub fn arrive(transfer: Transfer, open: OpenCount, address: AddressUse) -> io::Result<Self> {
+        let Transfer { fd, session, held, .. } = transfer;
+        let socket = Rc::new(Socket::from_fd(fd)?);
+        Ok(Self::new(socket, session.map(Parked::resume), address, held, open))
     }
 
     /// The origin's name no longer leads to the address of this connection: no new request on it.
@@ -127,8 +165,13 @@ impl OpenCount {
         if count.get() >= max {
             return None;
         }
+        Some(Self::add(count))
+    }
+
+    /// Takes a place even if there is none, for a connection that is open already.
+    pub fn add(count: &Rc<Cell<usize>>) -> Self {
         count.set(count.get() + 1);
-        Some(Self(count.clone()))
+        Self(count.clone())
     }
 }
 

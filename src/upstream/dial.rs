@@ -6,7 +6,7 @@ use super::{
     Upstream,
     addresses::{self, Address},
     connection::{Connection, OpenCount},
-    origins::Origin,
+    origins::{Origin, Seat},
     policy::LEADS_BACK,
     race::{Reached, Unreached, race},
 };
@@ -48,7 +48,9 @@ impl Dialling {
     /// What a request paid that got its connection, as `acquired`, after `total`.
     pub fn cost(&self, acquired: Acquired, total: Duration) -> Cost {
         match acquired {
-            Acquired::Reused | Acquired::Waited => Cost { wait: total, ..Cost::default() },
+            Acquired::Reused | Acquired::Lent | Acquired::Waited => {
+                Cost { wait: total, ..Cost::default() }
+            }
             Acquired::New => {
                 let [dns, connect, tls] = [&self.dns, &self.connect, &self.tls]
                     .map(|phase| phase.get().unwrap_or_default());
@@ -94,6 +96,9 @@ impl Upstream {
         let connection = self.finish_dial(home.as_deref().unwrap_or(origin), reached, open).await;
         if origin.key.scheme == Scheme::Https {
             dialling.tls.set(Some(connected.elapsed()));
+        }
+        if let (Ok(_), Some(seat)) = (&connection, &origin.seat) {
+            seat.place.tell_dial_cost(begun.elapsed());
         }
         connection
     }
@@ -161,7 +166,8 @@ impl Upstream {
             }
         };
         used.address().succeeded(took);
-        Ok(Connection::new(socket, session, open, used))
+        let held = origin.seat.as_ref().map(Seat::hold);
+        Ok(Connection::new(socket, session, used, held, open))
     }
 
     /// What failed, and what helps if a mapped name led to where its clients find this proxy. On the very port it would

@@ -158,7 +158,7 @@ impl Upstream {
         let OriginUrl { scheme, name, port } = &fixed.url;
         let destination = |ip: &IpAddr| {
             let key = Key { scheme: *scheme, name: name.clone(), port: *port, at: Some(*ip) };
-            let origin = self.origins.borrow_mut().get_or_add(key, &self.idle);
+            let origin = self.origin(key);
             origin.addresses.borrow_mut().update(&Arc::from([*ip]), now);
             Rc::new(Destination { origin, host: HostOut::AsSent })
         };

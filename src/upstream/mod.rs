@@ -1,24 +1,28 @@
 //! The way to the origins: from a Host value to a connection that a request can use.
 //!
 //! [`Upstream::destination`] says which origin, [`Upstream::lease`] gives a connection: an idle one of this shard, else
-//! the first that comes free or is made. A lease that is dropped closes its connection; only [`Lease::finish`] keeps
-//! it.
+//! one that another shard lends, else the first that comes free or is made. A lease that is dropped closes its
+//! connection; only [`Lease::finish`] keeps it.
 
 #![forbid(unsafe_code)]
 
 mod acquire;
 mod addresses;
+mod atomic;
+mod claim;
 pub mod connection;
 mod dial;
 pub mod dns;
 pub mod fixed;
 mod known_names;
+pub mod lend;
 pub mod names;
 mod origins;
 pub mod own;
 pub mod policy;
 mod pool;
 mod race;
+mod table;
 pub mod tls;
 
 use crate::{
@@ -31,20 +35,23 @@ use crate::{
     route::{Form, Route, route},
     shard::{Shard, sys, watch::Watch},
 };
+use acquire::{Waiter, Waiting};
 use addresses::Chance;
 use connection::Connection;
 use fixed::Fixed;
 pub use fixed::InFlight;
+use lend::Neighbours;
 use names::Names;
 pub use origins::{Destination, Origin};
-use origins::{Key, Origins};
+use origins::{Key, Origins, Seat};
 use own::Own;
 use policy::Policy;
+use slab::Slab;
 use std::{
     cell::{Cell, RefCell},
     net::SocketAddr,
     rc::{Rc, Weak},
-    sync::mpsc::Sender,
+    sync::{Arc, mpsc::Sender},
     time::{Duration, Instant},
 };
 use tls::Tls;
@@ -58,9 +65,12 @@ pub struct Upstream {
     tls: Tls,
     policy: Policy,
     chance: Chance,
+    neighbours: Arc<Neighbours>,
     origins: RefCell<Origins>,
     /// `--upstream`.
     fixed: Option<Fixed>,
+    /// Requests of which other shards know that they wait.
+    waiters: RefCell<Slab<Rc<Waiter>>>,
     /// Idle connections that this shard may keep of one origin: its share of `--keepalive-conns`.
     idle_per_origin_max: usize,
     idle: Cell<usize>,
@@ -127,7 +137,14 @@ pub struct Shares {
 }
 
 impl Upstream {
-    pub fn new(shard: Rc<Shard>, names: Names, tls: Tls, shares: Shares, own: Own) -> Rc<Self> {
+    pub fn new(
+        shard: Rc<Shard>,
+        names: Names,
+        tls: Tls,
+        neighbours: Arc<Neighbours>,
+        shares: Shares,
+        own: Own,
+    ) -> Rc<Self> {
         Rc::new_cyclic(|this| Self {
             this: this.clone(),
             policy: Policy::new(shard.config.allow_cidr.clone(), own),
@@ -136,7 +153,9 @@ impl Upstream {
             names,
             tls,
             chance: Chance::new(),
+            neighbours,
             origins: RefCell::default(),
+            waiters: RefCell::default(),
             idle_per_origin_max: shares.idle_per_origin_max,
             idle: Cell::new(0),
             open: Rc::default(),
@@ -147,15 +166,14 @@ impl Upstream {
 
     /// Which origin an authority names. Errors: it names none; the text says why.
     pub fn destination(&self, authority: &[u8], form: Form) -> Result<Rc<Destination>, Error> {
-        let origins = &mut *self.origins.borrow_mut();
-        if let Some(known) = origins.by_authority[form.index()].get(authority) {
+        if let Some(known) = self.origins.borrow().by_authority[form.index()].get(authority) {
             return Ok(known.clone());
         }
         let Route { origin, host } = route(authority, form, &self.shard.config.rules)
             .map_err(|why| Error::client(Phase::Route, Cause::NoRoute(why)))?;
         let key = Key { scheme: origin.scheme, name: origin.name, port: origin.port, at: None };
-        let origin = origins.get_or_add(key, &self.idle);
-        let known = &mut origins.by_authority[form.index()];
+        let origin = self.origin(key);
+        let known = &mut self.origins.borrow_mut().by_authority[form.index()];
         if known.len() >= ROUTES_CACHED_MAX {
             known.clear();
         }
@@ -164,8 +182,17 @@ impl Upstream {
         Ok(destination)
     }
 
-    /// Gives a connection to `origin`: idle, or else the first that comes free or is made. With `fresh` (after a
+    pub(super) fn origin(&self, key: Key) -> Rc<Origin> {
+        self.origins.borrow_mut().get_or_add(key, &self.idle, |key| {
+            let place = self.neighbours.table.enter(self.neighbours.hash(key))?;
+            Some(Seat::new(place, self.shard.index))
+        })
+    }
+
+    /// Gives a connection to `origin`: idle, or else the first that is lent, comes free or is made. With `fresh` (after a
     /// connection turned out to be dead) one that is made for this request.
+    ///
+    /// Where an idle one is at hand nothing is touched that other shards use; builds for tests hold that.
     ///
     /// Errors, by phase: route (address refused), dns, connect, tls; each also by its deadline. A wait ends when `watch`
     /// cuts. Cancel-safe: what was under way is closed.
@@ -177,21 +204,23 @@ impl Upstream {
     ) -> Result<Lease, Error> {
         let now = Instant::now();
         origin.used.set(now);
-        if !fresh && let Some(connection) = self.take_idle(origin, now) {
+        let shared = table::accesses();
+        if !fresh && let Some((connection, _)) = self.take_idle(origin, now) {
             let (acquired, cost) = (Acquired::Reused, Cost::default());
+            debug_assert_eq!(shared, table::accesses(), "a hit used the shared table");
             return Ok(Lease { connection, acquired, cost, origin: origin.clone() });
         }
         // On the heap: a wait's state is large, and requests that wait for an answer should not carry it.
         Box::pin(self.acquire(origin, watch, fresh)).await
     }
 
-    /// Takes a connection between requests: for one that waits in line, else idle.
-    fn keep(&self, origin: &Origin, mut connection: Connection, now: Instant) {
+    /// Takes a connection between requests, idle since `since`: for one that waits in line, else idle.
+    fn keep(&self, origin: &Origin, mut connection: Connection, since: Instant) {
         if connection.has_left() {
             return connection.retire();
         }
         if let Some(home) = self.other_home(origin, connection.ip()) {
-            return self.keep(&home, connection, now);
+            return self.keep(&home, connection, since);
         }
         if !origin.waiting.borrow().is_empty() {
             match self.serve_waiting(origin, connection) {
@@ -199,22 +228,31 @@ impl Upstream {
                 None => return,
             }
         }
+        self.put_idle(origin, connection, since);
+    }
+
+    fn put_idle(&self, origin: &Origin, connection: Connection, since: Instant) {
         if origin.forgotten.get() || self.idle.get() >= IDLE_PER_SHARD_MAX {
             return;
         }
-        match origin.idle.borrow_mut().put(connection, now, self.idle_per_origin_max) {
+        let shared = table::accesses();
+        match origin.idle.borrow_mut().put(connection, since, self.idle_per_origin_max) {
             Some(oldest) => oldest.retire(),
-            None => self.idle.set(self.idle.get() + 1),
+            None => {
+                debug_assert_eq!(shared, table::accesses(), "a hit used the shared table");
+                self.idle.set(self.idle.get() + 1);
+            }
         }
     }
 
-    fn take_idle(&self, origin: &Origin, now: Instant) -> Option<Connection> {
+    /// The idle connection that was used last, and since when it is idle.
+    fn take_idle(&self, origin: &Origin, now: Instant) -> Option<(Connection, Instant)> {
         loop {
-            let connection =
+            let (connection, since) =
                 origin.idle.borrow_mut().take(now, self.shard.config.keepalive_timeout)?;
             self.idle.set(self.idle.get() - 1);
             if connection.is_usable() {
-                return Some(connection);
+                return Some((connection, since));
             }
         }
     }
@@ -257,7 +295,11 @@ impl Upstream {
                 gone.append(&mut idle.take_dead(is_dead));
             }
             self.idle.set(self.idle.get() - gone.len());
+            if let Some(seat) = &origin.seat {
+                seat.tell_idle(idle.len());
+            }
             gone.into_iter().for_each(Connection::retire);
+            origin.waiting.borrow_mut().retain(Waiting::is_open);
         }
     }
 

@@ -2,7 +2,13 @@
 
 #![forbid(unsafe_code)]
 
-use super::{acquire::Waiter, addresses::Addresses, connection::Connection, pool::IdleSet};
+use super::{
+    acquire::Waiting,
+    addresses::Addresses,
+    connection::Connection,
+    pool::IdleSet,
+    table::{Held, Place},
+};
 use crate::{
     authority::Scheme,
     limits::ORIGINS_MAX,
@@ -45,8 +51,10 @@ pub struct Destination {
 pub struct Origin {
     pub key: Key,
     pub idle: RefCell<IdleSet<Connection>>,
-    /// Requests that wait for a connection, in the order in which they came. While there are any, none is idle.
-    pub waiting: RefCell<VecDeque<Rc<Waiter>>>,
+    /// Requests that wait for a connection, in the order in which they came. While one of this shard does, none is idle.
+    pub waiting: RefCell<VecDeque<Waiting>>,
+    /// Where the shards tell each other of their connections; None if the table is full.
+    pub seat: Option<Seat>,
     pub latency: RefCell<OriginLatency>,
     pub addresses: RefCell<Addresses>,
     /// Requests that were sent here, or wait for a connection to be.
@@ -54,6 +62,39 @@ pub struct Origin {
     pub used: Cell<Instant>,
     /// The shard does not know it any more; what is in use of it is closed when it ends.
     pub forgotten: Cell<bool>,
+}
+
+/// This shard's cell in the origin's slot of the table.
+pub struct Seat {
+    pub place: Place,
+    shard: usize,
+    told_idle: Cell<u32>,
+}
+
+impl Seat {
+    pub fn new(place: Place, shard: usize) -> Self {
+        Self { place, shard, told_idle: Cell::new(0) }
+    }
+
+    /// Tells the others how many are idle here, if that changed.
+    pub fn tell_idle(&self, idle: usize) {
+        let idle = u32::try_from(idle).unwrap_or(u32::MAX);
+        if self.told_idle.replace(idle) != idle {
+            self.place.tell_idle(self.shard, idle);
+        }
+    }
+
+    /// A new connection of this shard.
+    pub fn hold(&self) -> Held {
+        self.place.hold(self.shard)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        // The cells of a slot that nobody uses are 0.
+        self.tell_idle(0);
+    }
 }
 
 impl Origin {
@@ -78,7 +119,13 @@ impl Origin {
 }
 
 impl Origins {
-    pub fn get_or_add(&mut self, key: Key, idle: &Cell<usize>) -> Rc<Origin> {
+    /// The origin with this key. One that is new gets its seat from `seat`.
+    pub fn get_or_add(
+        &mut self,
+        key: Key,
+        idle: &Cell<usize>,
+        seat: impl FnOnce(&Key) -> Option<Seat>,
+    ) -> Rc<Origin> {
         if let Some(known) = self.by_key.get(&key) {
             return known.clone();
         }
@@ -86,6 +133,7 @@ impl Origins {
             self.forget_oldest(idle);
         }
         let origin = Rc::new(Origin {
+            seat: seat(&key),
             key: key.clone(),
             idle: RefCell::default(),
             waiting: RefCell::default(),

@@ -24,21 +24,25 @@ impl<T> Default for IdleSet<T> {
 }
 
 impl<T> IdleSet<T> {
-    /// Keeps `what`. Returns what has to go for it: the oldest, once `max` are kept; `what` itself if `max` is 0.
-    pub fn put(&mut self, what: T, now: Instant, max: usize) -> Option<T> {
+    /// Keeps `what`, idle since `since`. Returns what has to go for it: the oldest, once `max` are kept; `what` itself if
+    /// `max` is 0.
+    pub fn put(&mut self, what: T, since: Instant, max: usize) -> Option<T> {
         if max == 0 {
             return Some(what);
         }
         let out = if self.idle.len() >= max { self.idle.pop_front() } else { None };
-        self.idle.push_back(Idle { what, since: now });
+        // Nearly always the last; one that comes from another shard may have been idle before.
+        let at = self.idle.iter().rposition(|idle| idle.since <= since).map_or(0, |at| at + 1);
+        self.idle.insert(at, Idle { what, since });
         out.map(|idle| idle.what)
     }
 
-    /// Takes the one that was put last, unless it has been idle for `timeout`: then the others have, too.
-    pub fn take(&mut self, now: Instant, timeout: Duration) -> Option<T> {
+    /// Takes the one that was put last, unless it has been idle for `timeout`: then the others have, too. Returns also
+    /// since when it was idle.
+    pub fn take(&mut self, now: Instant, timeout: Duration) -> Option<(T, Instant)> {
         self.idle
             .pop_back_if(|idle| now.saturating_duration_since(idle.since) < timeout)
-            .map(|idle| idle.what)
+            .map(|idle| (idle.what, idle.since))
     }
 
     /// Takes one that has been idle for `timeout`, oldest first.
@@ -81,14 +85,31 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(50);
 
+    fn first(taken: (i32, Instant)) -> i32 {
+        taken.0
+    }
+
+    #[test]
+    fn one_that_was_idle_before_stands_before() {
+        let (mut set, now) = (IdleSet::default(), Instant::now());
+        let before = now - Duration::from_secs(1);
+        set.put(1, now, 8);
+        set.put(2, before, 8);
+        set.put(3, now, 8);
+        assert_eq!(set.iter().copied().collect::<Vec<_>>(), [2, 1, 3]);
+        assert_eq!(set.take(now, TIMEOUT), Some((3, now)));
+        assert_eq!(set.take(now, TIMEOUT), Some((1, now)));
+        assert_eq!(set.take(now, TIMEOUT), Some((2, before)));
+    }
+
     #[test]
     fn the_last_in_is_the_first_out() {
         let (mut set, now) = (IdleSet::default(), Instant::now());
         for n in 0..3 {
             assert_eq!(set.put(n, now, 8), None);
         }
-        assert_eq!(set.take(now, TIMEOUT), Some(2));
-        assert_eq!(set.take(now, TIMEOUT), Some(1));
+        assert_eq!(set.take(now, TIMEOUT).map(first), Some(2));
+        assert_eq!(set.take(now, TIMEOUT).map(first), Some(1));
     }
 
     #[test]
@@ -109,7 +130,7 @@ mod tests {
         let later = now + TIMEOUT;
         assert_eq!(set.take_expired(later, TIMEOUT), Some(1));
         assert_eq!(set.take_expired(later, TIMEOUT), None);
-        assert_eq!(set.take(later, TIMEOUT), Some(2));
+        assert_eq!(set.take(later, TIMEOUT).map(first), Some(2));
         set.put(3, now, 8);
         assert_eq!(set.take(later, TIMEOUT), None);
     }
@@ -121,8 +142,8 @@ mod tests {
             set.put(n, now, 8);
         }
         assert_eq!(set.take_dead(|n| n % 2 == 0), vec![0, 2]);
-        assert_eq!(set.take(now, TIMEOUT), Some(3));
-        assert_eq!(set.take(now, TIMEOUT), Some(1));
+        assert_eq!(set.take(now, TIMEOUT).map(first), Some(3));
+        assert_eq!(set.take(now, TIMEOUT).map(first), Some(1));
         assert!(set.is_empty());
     }
 }

@@ -138,7 +138,24 @@ struct State {
     range: Range<usize>,
 }
 
+/// A session between two shards: nothing unread is left in it.
+pub struct Parked(Box<ClientConnection>);
+
+impl Parked {
+    pub fn resume(self) -> Session {
+        let state = State { connection: *self.0, ahead: Block::default(), range: 0..0 };
+        Session { state: RefCell::new(state) }
+    }
+}
+
 impl Session {
+    /// Takes the session out of its shard. It must be clean.
+    pub fn park(self) -> Parked {
+        let state = self.state.into_inner();
+        assert!(state.range.is_empty(), "a session with unread data was lent");
+        Parked(Box::new(state.connection))
+    }
+
     /// Receives plaintext into `block[range]`: at least one byte, or 0 after the peer's close_notify.
     ///
     /// Errors: [`Cause::Closed`] if the stream ends without close_notify (RFC 8446 §6.1: the data may be cut).

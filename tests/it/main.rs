@@ -18,6 +18,7 @@ mod ids;
 mod inherited;
 mod keep_alive;
 mod latency;
+mod lending;
 mod limits;
 mod log_course;
 mod log_files;

@@ -7,6 +7,7 @@
 pub mod ca;
 pub mod client;
 pub mod dns;
+pub mod freeze;
 pub mod origin;
 pub mod proxy;
 pub mod tls;

@@ -43,7 +43,7 @@ struct Shared {
 impl Origin {
     /// Every accepted connection runs `handle` on a thread of its own.
     pub fn start(handle: impl Fn(OriginConn) + Send + Sync + 'static) -> Self {
-        Self::start_with(None, handle)
+        Self::start_with(None, Duration::ZERO, handle)
     }
 
     /// Connections wait until the case takes them with [`Origin::accept`].
@@ -87,8 +87,10 @@ impl Origin {
         })
     }
 
+    /// `away` passes between a TCP connection and its handshake, as it does where an origin is far.
     pub(super) fn start_with(
         tls: Option<Arc<rustls::ServerConfig>>,
+        away: Duration,
         handle: impl Fn(OriginConn) + Send + Sync + 'static,
     ) -> Self {
         let handle = Arc::new(handle);
@@ -96,6 +98,7 @@ impl Origin {
         Self::listen(tls, move |tcp, shared| {
             let (handle, shared, config) = (handle.clone(), shared.clone(), config.clone());
             thread::spawn(move || {
+                thread::sleep(away);
                 if let Some(conn) = OriginConn::open(tcp, &shared, config.as_ref()) {
                     handle(conn);
                 }

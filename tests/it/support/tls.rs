@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::version::{TLS12, TLS13};
@@ -31,6 +32,7 @@ pub struct TlsOptions {
     certificate: Certificate,
     tickets: bool,
     alpn: &'static [&'static str],
+    away: Duration,
 }
 
 /// An [`Origin`] whose connections are inside TLS.
@@ -43,6 +45,7 @@ impl TlsOrigin {
             certificate: Certificate::Good,
             tickets: true,
             alpn: &["http/1.1"],
+            away: Duration::ZERO,
         }
     }
 
@@ -89,8 +92,13 @@ impl TlsOptions {
         Self { alpn, ..self }
     }
 
+    /// A handshake takes this long, as it does where an origin is far.
+    pub fn away(self, away: Duration) -> Self {
+        Self { away, ..self }
+    }
+
     pub fn start(self, handle: impl Fn(OriginConn) + Send + Sync + 'static) -> TlsOrigin {
-        TlsOrigin(Origin::start_with(Some(self.server_config()), handle))
+        TlsOrigin(Origin::start_with(Some(self.server_config()), self.away, handle))
     }
 
     pub fn scripted(self) -> TlsOrigin {

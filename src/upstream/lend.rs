@@ -1,0 +1,278 @@
+//! Lending: an idle connection goes to the shard whose request found none.
+//!
+//! The shard that misses one asks those that have connections of the origin; the first that has an idle one sends it,
+//! descriptor and TLS state, with no operation under way and nothing unread. Those that have only busy ones remember
+//! the wish and grant it if one comes free in time.
+
+#![forbid(unsafe_code)]
+
+use super::{
+    Upstream,
+    acquire::{Answer, Waiter, Waiting},
+    addresses::AddressUse,
+    claim::Claim,
+    connection::{Connection, OpenCount, Transfer},
+    origins::{Key, Origin},
+    table::{Counts, Table},
+};
+use crate::{
+    limits::{
+        LEND_WITHIN_MAX, LEND_WITHIN_MIN, LENDERS_ASKED_MAX, TRACKED_ORIGINS_MAX, WISHES_HELD_MAX,
+    },
+    observe::latency::Acquired,
+    shard::{self, mailbox::Mailbox},
+};
+use std::{
+    collections::hash_map::RandomState,
+    hash::BuildHasher,
+    net::IpAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// What shards say to each other.
+pub enum Message {
+    /// A request of another shard has no connection.
+    Wanted(Arc<Wish>),
+    /// Here is one.
+    Lent(Arc<Wish>, Box<Transfer>),
+    /// Nobody who was asked has an idle one.
+    NothingIdle(Arc<Wish>),
+}
+
+/// A request without a connection, as other shards see it.
+pub struct Wish {
+    pub key: Key,
+    /// The shard of the request, and which of its waiters it is.
+    asker: usize,
+    waiter: usize,
+    pub claim: Claim,
+}
+
+impl Wish {
+    /// Which of its shard's waiters made it.
+    pub fn waiter(&self) -> usize {
+        self.waiter
+    }
+}
+
+/// The other shards: their mailboxes, and what all of them see.
+pub struct Neighbours {
+    mailboxes: Vec<Mailbox<Message>>,
+    pub table: Arc<Table>,
+    hasher: RandomState,
+}
+
+impl Neighbours {
+    /// One mailbox for each shard, by its index.
+    pub fn new(mailboxes: Vec<Mailbox<Message>>) -> Arc<Self> {
+        let table = Table::new(TRACKED_ORIGINS_MAX, mailboxes.len());
+        Arc::new(Self { mailboxes, table, hasher: RandomState::new() })
+    }
+
+    pub fn hash(&self, key: &Key) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// Leaves a message for a shard. Errors: it comes back if the mailbox is full.
+    fn tell(&self, shard: usize, message: Message) -> Result<(), Message> {
+        self.mailboxes[shard].send(message)
+    }
+}
+
+impl Upstream {
+    /// Asks other shards for an idle connection. Returns whether there is hope for one.
+    pub(super) fn ask_others(&self, origin: &Origin, waiter: &Rc<Waiter>) -> bool {
+        let Some(seat) = &origin.seat else { return false };
+        let lenders = lenders(seat.place.counts(), self.shard.index);
+        if lenders.is_empty() {
+            return false;
+        }
+        let wish = Arc::new(Wish {
+            key: origin.key.clone(),
+            asker: self.shard.index,
+            waiter: self.waiters.borrow_mut().insert(waiter.clone()),
+            claim: Claim::new(lenders.len()),
+        });
+        waiter.wishes(wish.clone());
+        lenders.into_iter().fold(false, |hope, lender| {
+            let told = self.neighbours.tell(lender, Message::Wanted(wish.clone())).is_ok();
+            hope || if told { true } else { !wish.claim.decline() }
+        })
+    }
+
+    /// How long a request waits for a lender before it makes a connection.
+    pub(super) fn lend_within(&self, origin: &Origin) -> Duration {
+        let cost = origin.seat.as_ref().map_or(Duration::ZERO, |seat| seat.place.dial_cost());
+        lend_within(cost)
+    }
+
+    /// Takes in what another shard says.
+    pub fn deliver(&self, message: Message) {
+        match message {
+            Message::Wanted(wish) => self.grant(wish),
+            Message::Lent(wish, transfer) => self.arrive(&wish, *transfer),
+            Message::NothingIdle(wish) => {
+                if let Some(waiter) = self.waiter_of(&wish) {
+                    waiter.give_up_hope();
+                }
+            }
+        }
+    }
+
+    /// Sends an idle connection to the shard that wishes one, or remembers the wish.
+    fn grant(&self, wish: Arc<Wish>) {
+        let origin = self.origins.borrow().by_key.get(&wish.key).cloned();
+        let Some(origin) = origin else { return self.decline(wish) };
+        while !wish.claim.is_taken() {
+            let Some((connection, since)) = self.take_idle(&origin, Instant::now()) else {
+                let mut waiting = origin.waiting.borrow_mut();
+                if waiting.len() < WISHES_HELD_MAX {
+                    waiting.push_back(Waiting::There(wish.clone()));
+                }
+                drop(waiting);
+                return self.decline(wish);
+            };
+            // Only now, so that a shard with nothing to send never keeps one from sending.
+            let kept = if wish.claim.take() {
+                self.lend(wish.clone(), connection, since)
+            } else {
+                Some(connection)
+            };
+            if let Some(connection) = kept {
+                return self.put_idle(&origin, connection, since);
+            }
+        }
+    }
+
+    /// Sends a connection, idle since `since`, to a wish that was claimed for it. If it cannot be sent it comes back.
+    pub(super) fn lend(
+        &self,
+        wish: Arc<Wish>,
+        connection: Connection,
+        since: Instant,
+    ) -> Option<Connection> {
+        let asker = wish.asker;
+        let transfer = match connection.depart(asker, since) {
+            Ok(transfer) => transfer,
+            Err(connection) => {
+                wish.claim.give_back();
+                return Some(connection);
+            }
+        };
+        let message = Message::Lent(wish, Box::new(transfer));
+        if let Err(Message::Lent(wish, _closed)) = self.neighbours.tell(asker, message) {
+            log::warn!("shard {asker} is too busy to take a connection; it is closed");
+            wish.claim.give_back();
+        }
+        None
+    }
+
+    fn decline(&self, wish: Arc<Wish>) {
+        if wish.claim.decline() {
+            let asker = wish.asker;
+            // A mailbox that is full tells nothing; the request's own patience ends soon.
+            self.neighbours.tell(asker, Message::NothingIdle(wish)).ok();
+        }
+    }
+
+    /// Takes in a connection that another shard sent: for the request that wished it, else for any other.
+    fn arrive(&self, wish: &Arc<Wish>, transfer: Transfer) {
+        let waiter = self.waiter_of(wish);
+        let origin = self.origin(wish.key.clone());
+        let now = Instant::now();
+        let since = transfer.since;
+        let open = OpenCount::take(&self.open, self.open_max).unwrap_or_else(|| {
+            // It is open already; to close it would waste it. One too many for a moment.
+            self.retire_oldest_idle();
+            OpenCount::add(&self.open)
+        });
+        let address = origin.addresses.borrow().find(transfer.ip, now);
+        let connection = match Connection::arrive(transfer, open, AddressUse::of(&address)) {
+            Ok(connection) => connection,
+            Err(e) => return log::warn!("a connection from another shard cannot be used: {e}"),
+        };
+        self.learn_name(&origin, now);
+        let answer: Answer = Ok((connection, Acquired::Lent));
+        let left = match waiter {
+            Some(waiter) => waiter.answer(answer),
+            None => Err(answer),
+        };
+        if let Err(Ok((connection, _))) = left {
+            self.keep(&origin, connection, since);
+        }
+    }
+
+    /// Looks the origin's name up if this shard never did, so that it sees when the name leads elsewhere.
+    fn learn_name(&self, origin: &Origin, now: Instant) {
+        let name = origin.key.name.clone();
+        if name.parse::<IpAddr>().is_ok() || self.names.stay(&name, now).is_some() {
+            return;
+        }
+        let upstream = self.this.upgrade().expect("the shard holds it while it runs");
+        shard::spawn("look-up of a lent origin", async move {
+            // Nobody waits for it; a request that needs the name gets its own error.
+            upstream.names.lookup(&name).await.ok();
+        });
+    }
+
+    /// The request that made the wish, if it still waits.
+    fn waiter_of(&self, wish: &Arc<Wish>) -> Option<Rc<Waiter>> {
+        let waiters = self.waiters.borrow();
+        waiters.get(wish.waiter).filter(|waiter| waiter.wished(wish)).cloned()
+    }
+}
+
+/// Whom to ask: who had an idle one lately first, then who has most connections.
+fn lenders(counts: impl Iterator<Item = Counts>, asker: usize) -> Vec<usize> {
+    let mut others: Vec<Counts> =
+        counts.filter(|counts| counts.shard != asker && counts.open > 0).collect();
+    others.sort_by_key(|counts| std::cmp::Reverse((counts.idle.min(counts.open), counts.open)));
+    others.truncate(LENDERS_ASKED_MAX);
+    others.into_iter().map(|counts| counts.shard).collect()
+}
+
+/// An eighth of what a new connection costs: what is risked is small against what may be saved.
+fn lend_within(dial_cost: Duration) -> Duration {
+    (dial_cost / 8).clamp(LEND_WITHIN_MIN, LEND_WITHIN_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(counts: &[(u32, u32)], asker: usize) -> Vec<usize> {
+        let counts = counts.iter().enumerate();
+        lenders(counts.map(|(shard, &(open, idle))| Counts { shard, open, idle }), asker)
+    }
+
+    #[test]
+    fn those_with_idle_ones_are_asked_first_then_those_with_most() {
+        assert_eq!(ask(&[(3, 0), (1, 1), (9, 0), (2, 2)], 8), [3, 1, 2, 0]);
+    }
+
+    #[test]
+    fn neither_the_asker_nor_those_without_a_connection_are_asked() {
+        assert_eq!(ask(&[(3, 3), (0, 2), (1, 0)], 0), [2]);
+        assert!(ask(&[(3, 3), (0, 0)], 0).is_empty());
+    }
+
+    #[test]
+    fn an_idle_count_that_is_out_of_date_counts_no_more_than_what_is_open() {
+        assert_eq!(ask(&[(0, 0), (1, 7), (2, 2)], 0), [2, 1]);
+    }
+
+    #[test]
+    fn no_more_are_asked_than_the_bound() {
+        let many: Vec<(u32, u32)> = (0..64).map(|n| (n + 1, 0)).collect();
+        assert_eq!(ask(&many, 0).len(), LENDERS_ASKED_MAX);
+    }
+
+    #[test]
+    fn patience_is_a_small_part_of_what_a_dial_costs_within_its_bounds() {
+        assert_eq!(lend_within(Duration::ZERO), LEND_WITHIN_MIN);
+        assert_eq!(lend_within(Duration::from_millis(160)), Duration::from_millis(20));
+        assert_eq!(lend_within(Duration::from_secs(9)), LEND_WITHIN_MAX);
+    }
+}

@@ -1,0 +1,265 @@
+//! What the shards tell each other of their connections: one table of counters, the only memory that they all write.
+//!
+//! An origin has a slot, a slot a cell for each shard. A connection is counted when it is made, moved to another shard
+//! or closed; a request that finds one idle and gives it back touches nothing here. So the counts say how many a shard
+//! has, not how many are idle at this moment; what is idle is told by the sweeper, as a hint.
+//!
+//! All of it serves as hints: a wrong count costs a question in vain or a connection too many, never correctness. This
+//! is why a slot knows its origin by a hash, and why an origin that finds no slot does without.
+//!
+//! `super::atomic` is the standard library's; a test puts a model checker's in its place.
+
+#![forbid(unsafe_code)]
+
+use super::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
+use std::{sync::Arc, time::Duration};
+
+pub struct Table {
+    slots: Box<[Slot]>,
+    /// A row for each slot, a cell in it for each shard.
+    cells: Box<[Cell]>,
+    shards: usize,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// The origin's tag, and in the low `USERS_BITS` how many use the slot. Nobody: the slot is free, its cells are 0.
+    word: AtomicU64,
+    /// What a new connection costs, in microseconds; 0: not known.
+    dial_us: AtomicU32,
+}
+
+#[derive(Default)]
+struct Cell {
+    open: AtomicU32,
+    idle: AtomicU32,
+}
+
+/// What a shard has of an origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    pub shard: usize,
+    /// Connections, idle or in use.
+    pub open: u32,
+    /// Idle ones when the shard's sweeper last looked.
+    pub idle: u32,
+}
+
+/// More than all descriptors of a process and all origins of all shards.
+const USERS_BITS: u32 = 28;
+const USERS: u64 = (1 << USERS_BITS) - 1;
+
+/// How many slots are looked at for an origin. In a table half full, one in a million finds none.
+const PROBES_MAX: usize = 16;
+
+impl Table {
+    pub fn new(slots: usize, shards: usize) -> Arc<Self> {
+        Arc::new(Self {
+            slots: (0..slots).map(|_| Slot::default()).collect(),
+            cells: (0..slots * shards).map(|_| Cell::default()).collect(),
+            shards,
+        })
+    }
+
+    /// Takes a place at the slot of the origin with this hash. None: all slots where it could be are in use.
+    pub fn enter(self: &Arc<Self>, hash: u64) -> Option<Place> {
+        count_access();
+        let tag = (hash | 1 << 63) & !USERS;
+        let probes = (0..PROBES_MAX.min(self.slots.len()))
+            .map(|i| (hash as usize).wrapping_add(i) % self.slots.len());
+        // The origin's own slot first, however far; only if it has none, the first that is free.
+        let own = probes.clone().find(|slot| self.join(*slot, tag));
+        // Another shard may take a free one for the same origin in this very moment.
+        let slot = own.or_else(|| {
+            probes.clone().find(|slot| self.claim(*slot, tag) || self.join(*slot, tag))
+        })?;
+        Some(Place { table: self.clone(), slot })
+    }
+
+    /// One user more, if the slot is this origin's.
+    fn join(&self, slot: usize, tag: u64) -> bool {
+        let is_ours = |word: u64| word & !USERS == tag && word & USERS > 0;
+        let one_more = |word| is_ours(word).then_some(word + 1);
+        self.slots[slot].word.fetch_update(AcqRel, Acquire, one_more).is_ok()
+    }
+
+    /// Makes a free slot this origin's.
+    fn claim(&self, slot: usize, tag: u64) -> bool {
+        let first = |word: u64| (word & USERS == 0).then_some(tag + 1);
+        let claimed = self.slots[slot].word.fetch_update(AcqRel, Acquire, first).is_ok();
+        if claimed {
+            self.slots[slot].dial_us.store(0, Relaxed);
+        }
+        claimed
+    }
+
+    fn cell(&self, slot: usize, shard: usize) -> &Cell {
+        &self.cells[slot * self.shards + shard]
+    }
+}
+
+/// A use of an origin's slot, given up on drop.
+pub struct Place {
+    table: Arc<Table>,
+    slot: usize,
+}
+
+impl Clone for Place {
+    fn clone(&self) -> Self {
+        count_access();
+        self.table.slots[self.slot].word.fetch_add(1, AcqRel);
+        Self { table: self.table.clone(), slot: self.slot }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        count_access();
+        self.table.slots[self.slot].word.fetch_sub(1, AcqRel);
+    }
+}
+
+impl Place {
+    /// Counts a connection of `shard`.
+    pub fn hold(&self, shard: usize) -> Held {
+        self.table.cell(self.slot, shard).open.fetch_add(1, AcqRel);
+        Held { place: self.clone(), shard }
+    }
+
+    /// Tells how many connections of `shard` are idle.
+    pub fn tell_idle(&self, shard: usize, idle: u32) {
+        count_access();
+        self.table.cell(self.slot, shard).idle.store(idle, Release);
+    }
+
+    /// What each shard has.
+    pub fn counts(&self) -> impl Iterator<Item = Counts> {
+        count_access();
+        (0..self.table.shards).map(|shard| {
+            let cell = self.table.cell(self.slot, shard);
+            Counts { shard, open: cell.open.load(Acquire), idle: cell.idle.load(Acquire) }
+        })
+    }
+
+    /// What a new connection took lately. Zero: not known.
+    pub fn dial_cost(&self) -> Duration {
+        count_access();
+        Duration::from_micros(self.table.slots[self.slot].dial_us.load(Acquire).into())
+    }
+
+    /// Takes down what a new connection took.
+    pub fn tell_dial_cost(&self, took: Duration) {
+        count_access();
+        let cell = &self.table.slots[self.slot].dial_us;
+        let took = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
+        let before = cell.load(Acquire);
+        // A mean that forgets: seven parts old, one part new. Two shards at once lose one of two values.
+        let mean = if before == 0 { took } else { before - before / 8 + took / 8 };
+        cell.store(mean, Release);
+    }
+}
+
+/// A connection that counts for a shard; it may go to another one with the connection.
+pub struct Held {
+    place: Place,
+    shard: usize,
+}
+
+impl Held {
+    /// Counts the connection for `shard` too. With the old count dropped after the new one is made, nobody who looks
+    /// in between finds no connection.
+    pub fn moved_to(&self, shard: usize) -> Self {
+        self.place.hold(shard)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Before the place is given up: the cells of a slot that nobody uses are 0.
+        self.place.table.cell(self.place.slot, self.shard).open.fetch_sub(1, AcqRel);
+    }
+}
+
+/// How often this thread used the table, in builds for tests: a request that is served by an idle connection must not.
+/// In others 0.
+pub fn accesses() -> u64 {
+    #[cfg(debug_assertions)]
+    return ACCESSES.get();
+    #[cfg(not(debug_assertions))]
+    0
+}
+
+#[cfg(debug_assertions)]
+thread_local!(static ACCESSES: std::cell::Cell<u64> = const { std::cell::Cell::new(0) });
+
+fn count_access() {
+    #[cfg(debug_assertions)]
+    ACCESSES.set(ACCESSES.get() + 1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(place: &Place) -> Vec<u32> {
+        place.counts().map(|counts| counts.open).collect()
+    }
+
+    #[test]
+    fn shards_meet_at_the_slot_of_an_origin() {
+        let table = Table::new(64, 2);
+        let (one, other) = (table.enter(7).unwrap(), table.enter(7).unwrap());
+        let held = one.hold(1);
+        assert_eq!(open(&other), [0, 1]);
+        drop(held);
+        assert_eq!(open(&other), [0, 0]);
+    }
+
+    #[test]
+    fn a_moved_connection_is_never_at_no_shard() {
+        let table = Table::new(64, 2);
+        let place = table.enter(7).unwrap();
+        let held = place.hold(0);
+        let moved = held.moved_to(1);
+        assert_eq!(open(&place), [1, 1]);
+        drop(held);
+        assert_eq!(open(&place), [0, 1]);
+        drop(moved);
+    }
+
+    #[test]
+    fn origins_that_fall_on_one_slot_get_a_slot_each() {
+        let table = Table::new(4, 1);
+        let places: Vec<Place> = (0..4).map(|n| table.enter(n << 40 | 1).unwrap()).collect();
+        let held: Vec<Held> = places[..2].iter().map(|place| place.hold(0)).collect();
+        assert_eq!(places.iter().map(|place| open(place)[0]).collect::<Vec<_>>(), [1, 1, 0, 0]);
+        drop(held);
+    }
+
+    #[test]
+    fn a_full_table_refuses_and_a_left_slot_is_taken_again() {
+        let table = Table::new(2, 1);
+        let (one, two) = (table.enter(1 << 40), table.enter(2 << 40));
+        assert!(one.is_some() && two.is_some());
+        assert!(table.enter(3 << 40).is_none());
+        let held = one.as_ref().map(|place| place.hold(0));
+        drop(one);
+        assert!(table.enter(3 << 40).is_none(), "a connection outlives its origin");
+        drop(held);
+        let three = table.enter(3 << 40).unwrap();
+        assert_eq!(open(&three), [0]);
+    }
+
+    #[test]
+    fn the_cost_of_a_dial_is_a_mean_that_forgets() {
+        let place = Table::new(1, 1).enter(1).unwrap();
+        assert_eq!(place.dial_cost(), Duration::ZERO);
+        place.tell_dial_cost(Duration::from_millis(300));
+        assert_eq!(place.dial_cost(), Duration::from_millis(300));
+        place.tell_dial_cost(Duration::from_millis(700));
+        assert_eq!(place.dial_cost(), Duration::from_millis(350));
+    }
+}

@@ -1,0 +1,201 @@
+//! Connections between shards: who lends to whom, and what the origin sees of it. The judge is the origin.
+
+use std::time::{Duration, Instant};
+
+use crate::support::client::is_quiet;
+use crate::support::{Client, OK, Origin, OriginConn, Proxy, TlsOrigin, Version, eventually};
+
+/// What a handshake takes where the cases need lending to be worth a wait.
+const FAR: Duration = Duration::from_millis(400);
+
+/// A client on each of two shards, the first on shard 0.
+fn client_of_each_shard(proxy: &Proxy) -> [Client; 2] {
+    let frozen = proxy.freeze_shard(0);
+    // The kernel spreads connections; 64 of them miss a shard once in 2^63 runs.
+    let mut clients: Vec<Client> = (0..64).map(|_| Client::connect(proxy)).collect();
+    // Refused by the shard itself, without an origin.
+    let ask = |client: &mut Client| client.send("GET / HTTP/1.1\r\nHost: nowhere\r\n\r\n");
+    clients.iter_mut().for_each(ask);
+    let is_answered = |client: &Client| !is_quiet(client.tcp());
+    let mut other = None;
+    eventually("an answer of shard 1", || {
+        other = clients.iter().position(is_answered);
+        other.is_some()
+    });
+    let other = other.expect("a client of shard 1");
+    // It serves in the order of arrival, so that behind these answers come no others.
+    for _ in 0..2 {
+        clients[other].read_error(400);
+        ask(&mut clients[other]);
+    }
+    clients[other].read_error(400);
+    let own = (0..clients.len()).find(|at| *at != other && !is_answered(&clients[*at]));
+    let own = own.expect("a client of shard 0");
+    drop(frozen);
+    clients[own].read_error(400);
+    let high = clients.swap_remove(own.max(other));
+    let low = clients.swap_remove(own.min(other));
+    if own < other { [low, high] } else { [high, low] }
+}
+
+/// A connection that was made for a client of shard 0 and is idle there.
+fn idle_at_shard_0(client: &mut Client, origin: &Origin, host: &str) -> OriginConn {
+    client.request("GET", host, "/warm", "", b"");
+    let mut conn = origin.accept();
+    assert_eq!(conn.read_request().target, "/warm");
+    conn.send(OK);
+    assert_eq!(client.read_response().text(), "ok");
+    conn
+}
+
+fn forty_clients_one_by_one(version: Version) {
+    let origin = TlsOrigin::options().version(version).away(FAR).answering(OK);
+    let proxy = Proxy::start(&["--cores", "8"]);
+    for _ in 0..40 {
+        let mut client = Client::connect(&proxy);
+        client.request("GET", &origin.host(), "/", "", b"");
+        assert_eq!(client.read_response().text(), "ok");
+    }
+    assert_eq!((origin.connections(), origin.full_handshakes()), (1, 1));
+}
+
+#[test]
+fn forty_clients_on_eight_shards_make_one_connection_of_tls_1_3() {
+    forty_clients_one_by_one(Version::Tls13);
+}
+
+#[test]
+fn forty_clients_on_eight_shards_make_one_connection_of_tls_1_2() {
+    forty_clients_one_by_one(Version::Tls12);
+}
+
+#[test]
+fn lent_connection_carries_bodies_and_comes_back() {
+    let (origin, proxy) = (TlsOrigin::options().away(FAR).scripted(), Proxy::start(&[]));
+    let mut clients = client_of_each_shard(&proxy);
+    let mut conn = idle_at_shard_0(&mut clients[0], &origin, &origin.host());
+    let body = crate::support::pattern(300_000);
+    for n in [1, 0, 1, 1, 0] {
+        let sent = clients[n].send_aside(post(&origin.host(), &body));
+        assert!(conn.read_request().body.bytes == body);
+        conn.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()));
+        conn.send(&body);
+        assert!(clients[n].read_response().body.bytes == body);
+        sent.join().expect("a sender").expect("all is taken");
+    }
+    assert_eq!(origin.connections(), 1);
+}
+
+fn post(host: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+#[test]
+fn connection_that_ended_while_idle_is_not_lent() {
+    let (origin, proxy) = (Origin::scripted(), Proxy::start(&[]));
+    let mut clients = client_of_each_shard(&proxy);
+    let conn = idle_at_shard_0(&mut clients[0], &origin, &origin.host());
+    conn.close();
+    clients[1].request("POST", &origin.host(), "/next", "", b"p");
+    let mut fresh = origin.accept();
+    assert_eq!(fresh.read_request().target, "/next");
+    fresh.send(OK);
+    assert_eq!(clients[1].read_response().text(), "ok");
+}
+
+/// A request that was sent on a lent connection, which the origin then closes.
+fn closed_when_lent(method: &str) -> (Client, TlsOrigin, Proxy) {
+    let (origin, proxy) = (TlsOrigin::options().away(FAR).scripted(), Proxy::start(&[]));
+    let [mut one, mut two] = client_of_each_shard(&proxy);
+    let mut conn = idle_at_shard_0(&mut one, &origin, &origin.host());
+    two.request(method, &origin.host(), "/lent", "", b"p");
+    assert_eq!(conn.read_request().target, "/lent");
+    conn.close();
+    (two, origin, proxy)
+}
+
+#[test]
+fn put_on_a_lent_connection_that_was_closed_is_sent_again() {
+    let (mut client, origin, _proxy) = closed_when_lent("PUT");
+    let mut fresh = origin.accept();
+    assert_eq!(fresh.read_request().target, "/lent");
+    fresh.send(OK);
+    assert_eq!(client.read_response().text(), "ok");
+    assert_eq!(origin.connections(), 2);
+}
+
+#[test]
+fn post_on_a_lent_connection_that_was_closed_is_never_sent_again() {
+    let (mut client, origin, _proxy) = closed_when_lent("POST");
+    client.read_error(502);
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn shard_that_does_not_answer_is_not_waited_for() {
+    let (origin, proxy) = (Origin::scripted(), Proxy::start(&[]));
+    let mut clients = client_of_each_shard(&proxy);
+    let mut idle = idle_at_shard_0(&mut clients[0], &origin, &origin.host());
+    let frozen = proxy.freeze_shard(0);
+    let begun = Instant::now();
+    clients[1].get(&origin, "/meanwhile");
+    let mut fresh = origin.accept();
+    assert_eq!(fresh.read_request().target, "/meanwhile");
+    assert!(begun.elapsed() < Duration::from_secs(1), "after {:?}", begun.elapsed());
+    fresh.send(OK);
+    assert_eq!(clients[1].read_response().text(), "ok");
+    drop(frozen);
+    // It finds out that it need not lend any more.
+    clients[0].get(&origin, "/after");
+    assert_eq!(idle.read_request().target, "/after");
+}
+
+#[test]
+fn busy_connection_is_lent_when_it_comes_free() {
+    let (origin, proxy) = (TlsOrigin::options().away(FAR).scripted(), Proxy::start(&[]));
+    let [mut one, mut two] = client_of_each_shard(&proxy);
+    one.request("GET", &origin.host(), "/one", "", b"");
+    let mut busy = origin.accept();
+    busy.read_request();
+    two.request("GET", &origin.host(), "/two", "", b"");
+    // Its own is on the way and goes no further.
+    let _under_way = origin.accept_tcp();
+    busy.send(OK);
+    assert_eq!(one.read_response().text(), "ok");
+    assert_eq!(busy.read_request().target, "/two");
+    busy.send(OK);
+    assert_eq!(two.read_response().text(), "ok");
+}
+
+#[test]
+fn shards_under_load_lend_back_and_forth_and_mix_up_nothing() {
+    let origin = Origin::start(|mut conn| {
+        while let Some(request) = conn.try_read_request() {
+            let body = request.target;
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            if conn.try_send(answer).is_err() {
+                return;
+            }
+        }
+    });
+    let proxy = Proxy::start(&["--cores", "4", "--access-log-dir", "none"]);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (proxy, origin) = (&proxy, &origin);
+            scope.spawn(move || {
+                for n in 0..100 {
+                    let mut client = Client::connect(proxy);
+                    for m in 0..3 {
+                        let target = format!("/{thread}/{n}/{m}");
+                        client.get(origin, &target);
+                        assert_eq!(client.read_response().text(), target);
+                    }
+                }
+            });
+        }
+    });
+    // 2,400 exchanges; without lending each of four shards would need eight for itself.
+    eventually("what is open to be what is kept", || origin.open_connections() <= 32);
+    assert!(origin.connections() < 200, "{} connections", origin.connections());
+}
