@@ -30,10 +30,11 @@ impl Scheme {
 
     /// The scheme that `url` begins with, in any case, and what follows its `://`.
     pub fn split(url: &str) -> Option<(Scheme, &str)> {
-        let (word, rest) = url.split_once("://")?;
-        let known = [Scheme::Http, Scheme::Https];
-        let scheme = known.into_iter().find(|s| s.word().eq_ignore_ascii_case(word))?;
-        Some((scheme, rest))
+        [Scheme::Http, Scheme::Https].into_iter().find_map(|scheme| {
+            let (word, rest) = url.split_at_checked(scheme.word().len())?;
+            let rest = rest.strip_prefix("://")?;
+            word.eq_ignore_ascii_case(scheme.word()).then_some((scheme, rest))
+        })
     }
 }
 
