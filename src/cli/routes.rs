@@ -84,7 +84,40 @@ pub fn read_resolver(text: &str) -> Result<bool, &'static str> {
 
 pub fn read_dns_server(text: &str) -> Result<SocketAddr, &'static str> {
     const PORT: u16 = 53;
+    let within_brackets = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let alone = within_brackets.unwrap_or(text).parse::<IpAddr>();
     let with_port = || text.parse::<SocketAddr>().ok().filter(|server| server.port() != 0);
-    let alone = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     alone.ok().map(|ip| (ip, PORT).into()).or_else(with_port).ok_or("is not an address")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_server_has_port_53_unless_it_says_otherwise() {
+        let at = |text| read_dns_server(text).map(|at| at.to_string());
+        assert_eq!(at("10.0.0.2"), Ok("10.0.0.2:53".to_owned()));
+        assert_eq!(at("10.0.0.2:5353"), Ok("10.0.0.2:5353".to_owned()));
+        assert_eq!(at("fd00::2"), Ok("[fd00::2]:53".to_owned()));
+        assert_eq!(at("[fd00::2]"), Ok("[fd00::2]:53".to_owned()));
+        assert_eq!(at("[fd00::2]:5353"), Ok("[fd00::2]:5353".to_owned()));
+        for bad in ["", "dns.example", "10.0.0.2:0", "10.0.0.2:65536", "10.0.0.2:", "[fd00::2"] {
+            assert!(read_dns_server(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_map_of_a_name_with_a_label_would_never_count_and_is_refused() {
+        for bad in ["a.ccnproxy=https", "a.CCNPROXY-HTTPS.local:80=https", "*.ccnproxy=https"] {
+            assert!(read_map(bad).is_err_and(|cause| cause.contains("label")), "{bad}");
+        }
+        assert!(read_map("a.example=http://b.ccnproxyx").is_ok());
+    }
+
+    #[test]
+    fn a_resolver_is_one_of_two() {
+        assert_eq!((read_resolver("hosts,dns"), read_resolver("dns")), (Ok(true), Ok(false)));
+        assert!(read_resolver("hosts").is_err() && read_resolver("dns,hosts").is_err());
+    }
 }

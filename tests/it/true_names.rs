@@ -1,11 +1,13 @@
 //! Requests that carry the origin's true name, which their client may have signed: targets in absolute-form, and Hosts
 //! that are mapped. What was signed arrives byte for byte.
 
+use std::net::TcpListener;
+
 use crate::support::dns::NameServer;
 use crate::support::proxy::can_mount;
 use crate::support::{
-    Client, OK, Origin, OriginConn, Proxy, Request, TlsOrigin, alone_on_the_network, not_run,
-    scratch_file, wire,
+    Client, OK, Origin, OriginConn, Proxy, Request, Supervisor, TlsOrigin, alone_on_the_network,
+    not_run, scratch_file, wire,
 };
 
 /// An authority that the origin answers under, without a label.
@@ -453,9 +455,19 @@ fn every_local_address_is_own_for_a_listener_on_all() {
 }
 
 #[test]
+fn inherited_address_is_own() {
+    for supervisor in [Supervisor::ServerStarter, Supervisor::Systemd] {
+        let socket = TcpListener::bind(("127.0.0.1", 0)).expect("bind 127.0.0.1:0");
+        let port = socket.local_addr().expect("own address").port();
+        let proxy = Proxy::options(&[]).inherit(supervisor, &[&socket]).start();
+        leads_back(&proxy, &format!("localhost.ccnproxy:{port}"));
+    }
+}
+
+#[test]
 fn other_loopback_address_is_not_own_for_a_listener_on_one() {
     let proxy = Proxy::start(&[]);
-    let origin = std::net::TcpListener::bind(("127.0.0.2", proxy.addr().port()));
+    let origin = TcpListener::bind(("127.0.0.2", proxy.addr().port()));
     let Ok(origin) = origin else { return not_run("another process has the port") };
     let mut client = Client::connect(&proxy);
     client.request("GET", &format!("127.0.0.2.ccnproxy:{}", proxy.addr().port()), "/", "", b"");
