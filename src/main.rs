@@ -7,7 +7,14 @@ fn main() -> ExitCode {
     let status = match cli::parse(std::env::args_os(), std::env::vars_os()) {
         Ok(config) if config.check_only => process::check(&config),
         Ok(config) => process::run(config),
-        Err(exit) => {
+        Err(mut exit) => {
+            if exit.check_only {
+                // Not what depends on flags: it is not known what they should have been.
+                for mistake in process::check_host() {
+                    exit.text.push_str(&mistake);
+                    exit.text.push('\n');
+                }
+            }
             // If the text cannot be written, the status still says it.
             match exit.to {
                 cli::Output::Stdout => std::io::stdout().write_all(exit.text.as_bytes()).ok(),

@@ -63,6 +63,8 @@ pub struct Exit {
     pub text: String,
     /// Where to print it.
     pub to: Output,
+    /// Flags are mistaken, and `--check` is among them: what else is missing is to be told too.
+    pub check_only: bool,
 }
 
 /// Where the text of an `Exit` goes.
@@ -92,7 +94,7 @@ pub fn parse(
     let config = config(&mut check, ignored);
     match check.into_mistakes() {
         none if none.is_empty() => Ok(config),
-        mistakes => Err(Exit::mistaken(&mistakes)),
+        mistakes => Err(Exit { check_only: config.check_only, ..Exit::mistaken(&mistakes) }),
     }
 }
 
@@ -170,10 +172,11 @@ fn version() -> String {
 
 impl Exit {
     fn answer(text: String) -> Self {
-        Self { code: 0, text, to: Output::Stdout }
+        Self { code: 0, text, to: Output::Stdout, check_only: false }
     }
 
     fn mistaken(mistakes: &[String]) -> Self {
-        Self { code: 2, text: mistakes.join("\n") + "\n", to: Output::Stderr }
+        let text = mistakes.join("\n") + "\n";
+        Self { code: 2, text, to: Output::Stderr, check_only: false }
     }
 }

@@ -28,12 +28,15 @@ struct Named {
     note: Option<String>,
 }
 
-/// All sockets that a supervisor passed, and what is to be told about that. `variable` looks into the environment.
+/// Sockets passed by a supervisor, and what is to be told about that.
+pub type Adopted = (Vec<Inherited>, Option<String>);
+
+/// Takes over all sockets that the environment names.
 ///
 /// Errors: cause and remedy of all that is wrong, in words.
-pub fn adopt(
-    variable: impl Fn(&str) -> Option<String>,
-) -> Result<(Vec<Inherited>, Option<String>), String> {
+pub fn adopt() -> Result<Adopted, String> {
+    let variable =
+        |name: &str| std::env::var_os(name).map(|text| text.to_string_lossy().into_owned());
     let Named { fds, note } = named(variable, std::process::id())?;
     let mut wrong = Vec::new();
     let mut inherited = Vec::new();

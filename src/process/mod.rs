@@ -3,46 +3,34 @@
 #![forbid(unsafe_code)]
 
 mod advice;
+mod check;
 mod inherited;
 mod listeners;
 mod notify;
 mod pages;
 mod pid_file;
 mod shards;
+mod start;
+
+pub use check::{check, check_host};
 
 use crate::{
-    config::{AccessLogTo, ApiAt, Config},
-    limits::DESCRIPTORS_RESERVED,
+    config::{AccessLogTo, Config},
     observe::{
-        access_log::LogSink,
         diagnostics::Diagnostics,
         latency::LatencyReport,
         writer::{Writer, WriterHandle},
     },
-    shard::{
-        mailbox::{Mailbox, mailbox},
-        runtime,
-        sys::{self, SignalSet},
-    },
-    upstream::{
-        Shares,
-        dns::Resolver,
-        fixed,
-        lend::Neighbours,
-        own::Own,
-        tls::{Roots, Tls},
-    },
+    shard::{mailbox::Mailbox, sys::SignalSet},
 };
-use inherited::Inherited;
-use listeners::Listeners;
 use notify::notify;
 use pid_file::PidFile;
-use shards::{Doors, FromShard, Order, Parts, Report, Unshared};
+use shards::{Order, Report};
+use start::start;
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
-        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+        mpsc::{self, Receiver, RecvTimeoutError},
     },
     thread,
     time::{Duration, Instant},
@@ -60,49 +48,11 @@ enum Event {
     Shard(usize, Report),
 }
 
-/// Tries everything that a start needs, and serves nothing. Returns the exit status: 0, or 2 when something is
-/// missing; all of it is said.
-pub fn check(config: &Config) -> i32 {
-    let mut mistakes = Vec::new();
-    let mut is_successor = false;
-    // First, as in `run`.
-    match adopt() {
-        Ok((none, note)) if none.is_empty() => {
-            mistakes.extend(listeners::bind(config.listen, 1).err());
-            if let Some(note) = note {
-                eprintln!("warning: {note}");
-            }
-        }
-        Ok((_inherited, _note)) => is_successor = true,
-        Err(why) => mistakes.push(why),
-    }
-    if let ApiAt::Address(address) = config.api {
-        mistakes.extend(listeners::bind_api(address, is_successor).err());
-    }
-    mistakes.extend(runtime::probe().err());
-    mistakes.extend(Tls::new().err());
-    if let Some(url) = &config.upstream {
-        let resolver = start_resolver(config);
-        mistakes.extend(resolver.and_then(|resolver| fixed::resolve(&resolver, url)).err());
-    }
-    for variable in &config.ignored_variables {
-        eprintln!("warning: this variable is not used: {variable}");
-    }
-    for mistake in &mistakes {
-        eprintln!("{mistake}");
-    }
-    if mistakes.is_empty() {
-        println!("chocon-uring: flags, addresses, directories and certificates are in order");
-        return 0;
-    }
-    2
-}
-
 /// Runs the proxy until it is told to end. Returns the exit status: 0 after an orderly end, 1 if it could not start, if
 /// requests had to be cut, or if a shard died.
 pub fn run(config: Config) -> i32 {
     // Before this process opens any descriptor of its own.
-    let inherited = adopt();
+    let inherited = inherited::adopt();
     // Before any thread starts, so that all of them have these blocked and one takes them.
     let signals =
         match SignalSet::block(&[libc::SIGUSR1, libc::SIGHUP, libc::SIGTERM, libc::SIGINT]) {
@@ -136,13 +86,6 @@ pub fn run(config: Config) -> i32 {
     status
 }
 
-/// Sockets passed by a supervisor, and what is to be told about that.
-type Adopted = (Vec<Inherited>, Option<String>);
-
-fn adopt() -> Result<Adopted, String> {
-    inherited::adopt(|name| std::env::var_os(name).map(|text| text.to_string_lossy().into_owned()))
-}
-
 struct Process {
     config: Arc<Config>,
     writer: WriterHandle,
@@ -150,145 +93,6 @@ struct Process {
     _pid_file: Option<PidFile>,
     orders: Vec<Mailbox<Order>>,
     events: Receiver<Event>,
-}
-
-fn start(
-    config: Config,
-    writer: &Writer,
-    signals: SignalSet,
-    (inherited, note): Adopted,
-) -> Result<Process, String> {
-    let config = Arc::new(config);
-    let descriptors = sys::raise_descriptor_limit()
-        .map_err(|e| format!("the limit of open files cannot be read: {e}"))?;
-    let flags = runtime::probe()?;
-    let (tls, roots) = Tls::new()?;
-    let resolver = start_resolver(&config)?;
-    let upstream = config.upstream.as_ref();
-    let fixed = upstream.map_or(Ok(None), |url| fixed::resolve(&resolver, url))?;
-    let cpus = runtime::cpus();
-    let count = config.cores.unwrap_or(cpus.len().max(1));
-    if count > cpus.len() {
-        let have = cpus.len();
-        log::warn!(
-            "{count} shards share {have} CPUs; they go round robin. --cores {have} is faster"
-        );
-    }
-    if let Some(note) = note {
-        log::warn!("{note}");
-    }
-    let is_successor = !inherited.is_empty();
-    let Listeners { of_shard, addresses } = match inherited.is_empty() {
-        true => listeners::bind(config.listen, count)?,
-        false => listeners::share(inherited, count)?,
-    };
-    let pages = pages::set_up(&config, count, cpus.len(), is_successor)?;
-    let (report, events) = forward_signals(signals)?;
-    let room =
-        usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX);
-    // A client may be idle without an origin connection, but not the other way round for long: origins need fewer.
-    let (clients, origins) = (room / 8 * 5, room / 8 * 3);
-    let (clients_max, open_max) = ((clients / count).max(1), (origins / count).max(1));
-    let own = addresses.iter().map(|(at, _)| *at).chain(pages.apart.iter().map(|(_, at)| *at));
-    if let Some((_, at)) = &pages.apart {
-        log::info!("/.api/ is at {at}");
-    }
-    let mailboxes: Result<Vec<_>, _> = (0..count).map(|_| mailbox()).collect();
-    let mailboxes = mailboxes.map_err(|e| format!("a shard's mailbox cannot be made: {e}"))?;
-    let (mailboxes, inboxes): (Vec<_>, Vec<_>) = mailboxes.into_iter().unzip();
-    let parts = Parts {
-        config: config.clone(),
-        flags,
-        tls,
-        resolver,
-        fixed,
-        neighbours: Neighbours::new(mailboxes),
-        shares: Shares { idle_per_origin_max: config.keepalive_conns.div_ceil(count), open_max },
-        clients_max,
-        own: Own::new(own.collect()),
-        counters: pages.counters,
-        api: pages.api,
-    };
-    let mut apart = pages.apart;
-    let mut orders = Vec::with_capacity(count);
-    for (index, (listeners, messages)) in of_shard.into_iter().zip(inboxes).enumerate() {
-        let cpu = cpus.get(index % cpus.len().max(1)).copied();
-        let (to, format) = (&config.access_log, config.access_log_format);
-        let log = LogSink::new(writer.handle(), to, format, index);
-        // One shard is enough for what is asked for some times a minute.
-        let doors = Doors { main: listeners, api: apart.take().map(|(listener, _)| listener) };
-        let unshared = Unshared { index, cpu, doors, log, messages };
-        let started = shards::start(unshared, parts.clone(), report.clone());
-        orders.push(started.map_err(|e| format!("shard {index} cannot be started: {e}"))?);
-    }
-    let writer = writer.handle();
-    let mut process = Process { config, writer, orders, events, _pid_file: None };
-    process.wait_until_ready()?;
-    if let Some(path) = &process.config.pid_file {
-        process._pid_file = Some(PidFile::write(path, std::process::id())?);
-    }
-    log::info!(
-        "io_uring with {flags}; a shard serves at most {clients_max} clients over {open_max} origin connections (open \
-         files: {descriptors})"
-    );
-    announce(roots, addresses, count);
-    notify("READY=1");
-    Ok(process)
-}
-
-/// Says what is served, and on what terms.
-fn announce(roots: Roots, addresses: Vec<(SocketAddr, Option<String>)>, count: usize) {
-    match roots {
-        Roots::System(n) => log::info!("TLS trusts {n} certificates of this system"),
-        Roots::BuiltIn(n) => {
-            log::warn!("this system has no trusted certificates; TLS uses {n} that are built in");
-        }
-    }
-    if let Some(advice) = advice::on_kernel() {
-        log::info!("{advice}");
-    }
-    for (address, inherited) in addresses {
-        match inherited {
-            None => log::info!("listening on {address} with {count} shards"),
-            Some(name) => log::info!(
-                "listening on {address} with {count} shards: it is {name}; --listen and --port are not used"
-            ),
-        }
-    }
-}
-
-fn start_resolver(config: &Config) -> Result<Resolver, String> {
-    Resolver::start(config.hosts_file, &config.dns_servers)
-        .map_err(|e| format!("the resolver cannot be started: {e}"))
-}
-
-/// Starts the thread that waits for signals; it and the shards report to one place.
-fn forward_signals(signals: SignalSet) -> Result<(Sender<FromShard>, Receiver<Event>), String> {
-    let (events, received) = mpsc::channel();
-    let (report, reports) = mpsc::channel::<FromShard>();
-    let no_thread = |e| format!("a thread cannot be started: {e}");
-    let from_shards = events.clone();
-    thread::Builder::new()
-        .name("reports".into())
-        .spawn(move || {
-            for (index, report) in reports {
-                if from_shards.send(Event::Shard(index, report)).is_err() {
-                    return;
-                }
-            }
-        })
-        .map_err(no_thread)?;
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            while let Ok(signal) = signals.wait() {
-                if events.send(Event::Signal(signal)).is_err() {
-                    return;
-                }
-            }
-        })
-        .map_err(no_thread)?;
-    Ok((report, received))
 }
 
 impl Process {

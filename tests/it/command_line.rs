@@ -131,6 +131,18 @@ fn check_tells_all_that_is_missing_and_ends_with_2() {
 }
 
 #[test]
+fn check_tells_mistaken_flags_and_what_is_missing_in_one_run() {
+    let empty = scratch_file("nothing-to-trust-either.pem", "");
+    let flags = ["--check", "--read-timeout", "soon"];
+    let options = Proxy::options(&flags).env("SSL_CERT_FILE", &empty);
+    let (status, _, stderr) = options.forbid_io_uring().run_to_end();
+    assert_eq!(status.code(), Some(2), "{stderr}");
+    for word in ["--read-timeout", "SSL_CERT_FILE", "io_uring"] {
+        assert!(stderr.contains(word), "no {word:?} in:\n{stderr}");
+    }
+}
+
+#[test]
 fn occupied_port_fails_with_the_address() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind 127.0.0.1:0");
     let port = taken.local_addr().expect("own address").port().to_string();

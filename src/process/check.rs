@@ -1,0 +1,55 @@
+//! `--check`: what would keep the process from serving, found out without serving.
+
+#![forbid(unsafe_code)]
+
+use super::{inherited, listeners, start::start_resolver};
+use crate::{
+    config::{ApiAt, Config},
+    shard::runtime,
+    upstream::{fixed, tls::Tls},
+};
+
+/// Tries everything that a start needs, and serves nothing. Returns the exit status: 0, or 2 when something is
+/// missing; all of it is said.
+pub fn check(config: &Config) -> i32 {
+    let mut mistakes = Vec::new();
+    let mut is_successor = false;
+    // First, as in `run`.
+    match inherited::adopt() {
+        Ok((none, note)) if none.is_empty() => {
+            mistakes.extend(listeners::bind(config.listen, 1).err());
+            if let Some(note) = note {
+                eprintln!("warning: {note}");
+            }
+        }
+        Ok((_inherited, _note)) => is_successor = true,
+        Err(why) => mistakes.push(why),
+    }
+    if let ApiAt::Address(address) = config.api {
+        mistakes.extend(listeners::bind_api(address, is_successor).err());
+    }
+    mistakes.extend(check_host());
+    if let Some(url) = &config.upstream {
+        let resolver = start_resolver(config);
+        mistakes.extend(resolver.and_then(|resolver| fixed::resolve(&resolver, url)).err());
+    }
+    for variable in &config.ignored_variables {
+        eprintln!("warning: this variable is not used: {variable}");
+    }
+    for mistake in &mistakes {
+        eprintln!("{mistake}");
+    }
+    if mistakes.is_empty() {
+        println!("chocon-uring: flags, addresses, directories and certificates are in order");
+        return 0;
+    }
+    2
+}
+
+/// What is missing whatever the flags say.
+pub fn check_host() -> Vec<String> {
+    let mut mistakes = Vec::new();
+    mistakes.extend(runtime::probe().err());
+    mistakes.extend(Tls::new().err());
+    mistakes
+}

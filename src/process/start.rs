@@ -1,0 +1,188 @@
+//! From a configuration to shards that serve.
+
+#![forbid(unsafe_code)]
+
+use super::{
+    Event, Process, advice,
+    inherited::Adopted,
+    listeners::{self, Listeners},
+    notify::notify,
+    pages,
+    pid_file::PidFile,
+    shards::{self, Doors, FromShard, Parts, Unshared},
+};
+use crate::{
+    config::Config,
+    limits::DESCRIPTORS_RESERVED,
+    observe::{access_log::LogSink, writer::Writer},
+    shard::{
+        mailbox::mailbox,
+        runtime,
+        sys::{self, SignalSet},
+    },
+    upstream::{
+        Shares,
+        dns::Resolver,
+        fixed,
+        lend::Neighbours,
+        own::Own,
+        tls::{Roots, Tls},
+    },
+};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, Sender},
+    },
+    thread,
+};
+
+/// Sets up what is shared, starts the shards and waits until all of them accept. Errors: cause and remedy in words.
+pub fn start(
+    config: Config,
+    writer: &Writer,
+    signals: SignalSet,
+    (inherited, note): Adopted,
+) -> Result<Process, String> {
+    let config = Arc::new(config);
+    let descriptors = sys::raise_descriptor_limit()
+        .map_err(|e| format!("the limit of open files cannot be read: {e}"))?;
+    let flags = runtime::probe()?;
+    let (tls, roots) = Tls::new()?;
+    let resolver = start_resolver(&config)?;
+    let upstream = config.upstream.as_ref();
+    let fixed = upstream.map_or(Ok(None), |url| fixed::resolve(&resolver, url))?;
+    let cpus = runtime::cpus();
+    let count = count_of_shards(&config, cpus.len());
+    if let Some(note) = note {
+        log::warn!("{note}");
+    }
+    let is_successor = !inherited.is_empty();
+    let Listeners { of_shard, addresses } = match inherited.is_empty() {
+        true => listeners::bind(config.listen, count)?,
+        false => listeners::share(inherited, count)?,
+    };
+    let pages = pages::set_up(&config, count, cpus.len(), is_successor)?;
+    let (report, events) = forward_signals(signals)?;
+    let (clients_max, open_max) = split_descriptors(descriptors, count);
+    let own = addresses.iter().map(|(at, _)| *at).chain(pages.apart.iter().map(|(_, at)| *at));
+    if let Some((_, at)) = &pages.apart {
+        log::info!("/.api/ is at {at}");
+    }
+    let mailboxes: Result<Vec<_>, _> = (0..count).map(|_| mailbox()).collect();
+    let mailboxes = mailboxes.map_err(|e| format!("a shard's mailbox cannot be made: {e}"))?;
+    let (mailboxes, inboxes): (Vec<_>, Vec<_>) = mailboxes.into_iter().unzip();
+    let parts = Parts {
+        config: config.clone(),
+        flags,
+        tls,
+        resolver,
+        fixed,
+        neighbours: Neighbours::new(mailboxes),
+        shares: Shares { idle_per_origin_max: config.keepalive_conns.div_ceil(count), open_max },
+        clients_max,
+        own: Own::new(own.collect()),
+        counters: pages.counters,
+        api: pages.api,
+    };
+    let mut apart = pages.apart;
+    let mut orders = Vec::with_capacity(count);
+    for (index, (listeners, messages)) in of_shard.into_iter().zip(inboxes).enumerate() {
+        let cpu = cpus.get(index % cpus.len().max(1)).copied();
+        let (to, format) = (&config.access_log, config.access_log_format);
+        let log = LogSink::new(writer.handle(), to, format, index);
+        // One shard is enough for what is asked for some times a minute.
+        let doors = Doors { main: listeners, api: apart.take().map(|(listener, _)| listener) };
+        let unshared = Unshared { index, cpu, doors, log, messages };
+        let started = shards::start(unshared, parts.clone(), report.clone());
+        orders.push(started.map_err(|e| format!("shard {index} cannot be started: {e}"))?);
+    }
+    let writer = writer.handle();
+    let mut process = Process { config, writer, orders, events, _pid_file: None };
+    process.wait_until_ready()?;
+    if let Some(path) = &process.config.pid_file {
+        process._pid_file = Some(PidFile::write(path, std::process::id())?);
+    }
+    log::info!(
+        "io_uring with {flags}; a shard serves at most {clients_max} clients over {open_max} origin connections (open \
+         files: {descriptors})"
+    );
+    announce(roots, addresses, count);
+    notify("READY=1");
+    Ok(process)
+}
+
+/// Says what is served, and on what terms.
+fn announce(roots: Roots, addresses: Vec<(SocketAddr, Option<String>)>, count: usize) {
+    match roots {
+        Roots::System(n) => log::info!("TLS trusts {n} certificates of this system"),
+        Roots::BuiltIn(n) => {
+            log::warn!("this system has no trusted certificates; TLS uses {n} that are built in");
+        }
+    }
+    if let Some(advice) = advice::on_kernel() {
+        log::info!("{advice}");
+    }
+    for (address, inherited) in addresses {
+        match inherited {
+            None => log::info!("listening on {address} with {count} shards"),
+            Some(name) => log::info!(
+                "listening on {address} with {count} shards: it is {name}; --listen and --port are not used"
+            ),
+        }
+    }
+}
+
+fn count_of_shards(config: &Config, cpus: usize) -> usize {
+    let count = config.cores.unwrap_or(cpus.max(1));
+    if count > cpus {
+        log::warn!(
+            "{count} shards share {cpus} CPUs; they go round robin. --cores {cpus} is faster"
+        );
+    }
+    count
+}
+
+/// How many clients, and how many connections to origins, a shard may have.
+fn split_descriptors(descriptors: u64, shards: usize) -> (usize, usize) {
+    let room =
+        usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX);
+    // A client may be idle without an origin connection, but not the other way round for long: origins need fewer.
+    let (clients, origins) = (room / 8 * 5, room / 8 * 3);
+    ((clients / shards).max(1), (origins / shards).max(1))
+}
+
+pub fn start_resolver(config: &Config) -> Result<Resolver, String> {
+    Resolver::start(config.hosts_file, &config.dns_servers)
+        .map_err(|e| format!("the resolver cannot be started: {e}"))
+}
+
+/// Starts the thread that waits for signals; it and the shards report to one place.
+fn forward_signals(signals: SignalSet) -> Result<(Sender<FromShard>, Receiver<Event>), String> {
+    let (events, received) = mpsc::channel();
+    let (report, reports) = mpsc::channel::<FromShard>();
+    let no_thread = |e| format!("a thread cannot be started: {e}");
+    let from_shards = events.clone();
+    thread::Builder::new()
+        .name("reports".into())
+        .spawn(move || {
+            for (index, report) in reports {
+                if from_shards.send(Event::Shard(index, report)).is_err() {
+                    return;
+                }
+            }
+        })
+        .map_err(no_thread)?;
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            while let Ok(signal) = signals.wait() {
+                if events.send(Event::Signal(signal)).is_err() {
+                    return;
+                }
+            }
+        })
+        .map_err(no_thread)?;
+    Ok((report, received))
+}
