@@ -1,4 +1,4 @@
-"""boto3's half of the operations. Usage: boto.py PREFIX operations|refusals|uploads
+"""boto3's half of the operations. Usage: boto.py PREFIX operations|refusals|endpoints|uploads
 
 Prints "ok NAME" for each that ends as it should, and the trace of each that does not; the caller counts.
 """
@@ -44,12 +44,13 @@ def check(got, wanted):
 
 def file_hash(path):
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.sha256(file.read()).hexdigest()
 
 
-def fetch(method, url, body=None, headers={}):
+def fetch(method, url, body=None, headers=None):
     """As a program without an SDK uses a URL; urllib knows HTTP_PROXY."""
-    with urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method)) as response:
+    request = urllib.request.Request(url, body, headers or {}, method=method)
+    with urllib.request.urlopen(request) as response:
         return response.read()
 
 
@@ -175,6 +176,29 @@ class Refusals:
             self.refused(service, client(service, endpoint_url=endpoint, config=PATH_STYLE))
 
 
+class Endpoints:
+    """No HTTP_PROXY: a program names the proxy and the endpoint itself, and its other traffic stays as it is."""
+
+    table = {"TableName": "environment-table"}
+
+    def in_code(self):
+        config = Config(proxies={"http": "http://127.0.0.1:3000"})
+        endpoint = os.environ.pop("AWS_ENDPOINT_URL_DYNAMODB")
+        made = client("dynamodb", endpoint_url=endpoint, config=config)
+        check(made.describe_table(**self.table)["Table"]["TableStatus"], "ACTIVE")
+
+    def in_the_config_file(self):
+        path = f"{os.environ['CASE_DIR']}/config"
+        endpoint = "http://dynamodb.us-east-1.amazonaws.com"
+        with open(path, "w") as file:
+            file.write("[default]\nregion = us-east-1\nservices = near\n")
+            file.write(f"[services near]\ndynamodb =\n  endpoint_url = {endpoint}\n")
+        os.environ["AWS_CONFIG_FILE"] = path
+        made = boto3.Session().client("dynamodb", config=Config(proxies={"http": "http://127.0.0.1:3000"}))
+        check(made.meta.endpoint_url, endpoint)
+        check(made.describe_table(**self.table)["Table"]["TableStatus"], "ACTIVE")
+
+
 class Uploads:
     """aws-chunked bodies: chunks inside the body, each signed after the one before, and a signed checksum behind them.
     Other SDKs send these over http; botocore does not, so they are made here. The server checks each signature."""
@@ -261,5 +285,5 @@ def run(group):
     return failed
 
 
-GROUPS = {"operations": Operations, "refusals": Refusals, "uploads": Uploads}
+GROUPS = {"operations": Operations, "refusals": Refusals, "uploads": Uploads, "endpoints": Endpoints}
 sys.exit(run(GROUPS[sys.argv[2]]()))

@@ -1,7 +1,7 @@
 """The far side of AWS in a network of its own: name servers, and DynamoDB, Kinesis, STS and IAM by moto.
 
 moto recomputes the signature of every request (IAM authentication on), over the Host and the body that arrived. Prints
-one line of JSON when all of it answers: moto's port, and the only key that is valid from then on.
+"ready" when all of it answers, with moto's port and the only key that is valid from then on: its id and its secret.
 """
 
 import json
