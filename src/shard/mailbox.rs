@@ -99,3 +99,64 @@ impl<M> Inbox<M> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::runtime;
+    use std::{cell::Cell, rc::Rc, thread, time::Duration};
+
+    /// Runs until `done`, serving `inbox` with `each`.
+    fn serve<M: 'static>(inbox: Inbox<M>, each: impl FnMut(M) + 'static, done: impl Fn() -> bool) {
+        let mut ring = runtime::build(runtime::probe().unwrap()).unwrap();
+        ring.block_on(async {
+            monoio::spawn(inbox.serve(each));
+            for _ in 0..10_000 {
+                if done() {
+                    return;
+                }
+                monoio::time::sleep(Duration::from_millis(1)).await;
+            }
+            panic!("messages are missing");
+        });
+        // The read of the counter is still under way; its buffer must outlive it.
+        std::mem::forget(ring);
+    }
+
+    #[test]
+    fn every_message_of_every_thread_arrives() {
+        const EACH: u64 = 2000;
+        let (mailbox, inbox) = mailbox().unwrap();
+        let senders: Vec<_> = (0..2)
+            .map(|_| {
+                let mailbox: Mailbox<u64> = mailbox.clone();
+                thread::spawn(move || (1..=EACH).for_each(|n| mailbox.send(n).unwrap()))
+            })
+            .collect();
+        let sum = Rc::new(Cell::new(0));
+        let seen = sum.clone();
+        let each = move |n| seen.set(seen.get() + n);
+        serve(inbox, each, move || sum.get() == EACH * (EACH + 1));
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+    }
+
+    #[test]
+    fn a_full_mailbox_gives_the_message_back() {
+        let (mailbox, _inbox) = mailbox().unwrap();
+        (0..MAILBOX_MAX).for_each(|n| mailbox.send(n).unwrap());
+        assert_eq!(mailbox.send(7), Err(7));
+    }
+
+    #[test]
+    fn a_message_that_panics_does_not_end_the_service() {
+        let (mailbox, inbox) = mailbox().unwrap();
+        (0..3).for_each(|n| mailbox.send(n).unwrap());
+        let last = Rc::new(Cell::new(0));
+        let seen = last.clone();
+        let each = move |n| {
+            assert_ne!(n, 1, "this one panics");
+            seen.set(n);
+        };
+        serve(inbox, each, move || last.get() == 2);
+    }
+}

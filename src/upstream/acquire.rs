@@ -34,7 +34,7 @@ impl Waiting {
     pub fn is_open(&self) -> bool {
         match self {
             Waiting::Here(_) => true,
-            Waiting::There(wish) => !wish.claim.is_taken(),
+            Waiting::There(wish) => wish.claim.is_open(),
         }
     }
 }
@@ -105,7 +105,7 @@ impl Waiter {
     /// Tells other shards not to send anything any more.
     fn need_nobody(&self) {
         if let Some(wish) = self.wish.get() {
-            wish.claim.take();
+            wish.claim.end();
         }
     }
 

@@ -1,65 +1,56 @@
 //! Who grants a request's wish for a connection, when many may.
 //!
 //! Each shard that is asked looks for a connection first and claims the wish then; only the one that claimed it sends
-//! one. A request that is served by other means claims its own wish, so that nobody sends a connection in vain.
+//! one. A request that is served by other means ends its wish, so that nobody sends a connection in vain.
 
 #![forbid(unsafe_code)]
 
 use super::atomic::{
-    AtomicBool, AtomicUsize,
-    Ordering::{AcqRel, Acquire, Release},
+    AtomicU8, AtomicUsize,
+    Ordering::{AcqRel, Acquire},
 };
 
 pub struct Claim {
-    claimed: AtomicBool,
+    state: AtomicU8,
     /// Shards that were asked and have not said no.
     hopes: AtomicUsize,
 }
 
+/// Nobody grants it yet.
+const OPEN: u8 = 0;
+/// Somebody sends a connection.
+const TAKEN: u8 = 1;
+/// The request is served, or given up.
+const OVER: u8 = 2;
+
 impl Claim {
     /// `hopes` shards are going to be asked.
     pub fn new(hopes: usize) -> Self {
-        Self { claimed: AtomicBool::new(false), hopes: AtomicUsize::new(hopes) }
+        Self { state: AtomicU8::new(OPEN), hopes: AtomicUsize::new(hopes) }
     }
 
-    /// Returns whether nobody had claimed it.
+    /// Takes it on to send a connection. Returns whether it was open.
     pub fn take(&self) -> bool {
-        !self.claimed.swap(true, AcqRel)
-    }
-
-    pub fn is_taken(&self) -> bool {
-        self.claimed.load(Acquire)
+        self.state.compare_exchange(OPEN, TAKEN, AcqRel, Acquire).is_ok()
     }
 
     /// Undoes [`Claim::take`] where the connection could not be sent after all.
     pub fn give_back(&self) {
-        self.claimed.store(false, Release);
+        // A request that is over stays over.
+        self.state.compare_exchange(TAKEN, OPEN, AcqRel, Acquire).ok();
+    }
+
+    /// The request needs no connection any more. One that is on its way is kept idle.
+    pub fn end(&self) {
+        self.state.swap(OVER, AcqRel);
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.state.load(Acquire) == OPEN
     }
 
     /// One of those asked has nothing to send now. Returns whether all have said so.
     pub fn decline(&self) -> bool {
         self.hopes.fetch_sub(1, AcqRel) == 1
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_of_many_claims_and_may_give_back() {
-        let claim = Claim::new(2);
-        assert!(claim.take());
-        assert!(!claim.take());
-        claim.give_back();
-        assert!(!claim.is_taken());
-        assert!(claim.take());
-    }
-
-    #[test]
-    fn the_last_no_is_told_apart() {
-        let claim = Claim::new(2);
-        assert!(!claim.decline());
-        assert!(claim.decline());
     }
 }

@@ -125,7 +125,7 @@ impl Upstream {
     fn grant(&self, wish: Arc<Wish>) {
         let origin = self.origins.borrow().by_key.get(&wish.key).cloned();
         let Some(origin) = origin else { return self.decline(wish) };
-        while !wish.claim.is_taken() {
+        while wish.claim.is_open() {
             let Some((connection, since)) = self.take_idle(&origin, Instant::now()) else {
                 let mut waiting = origin.waiting.borrow_mut();
                 if waiting.len() < WISHES_HELD_MAX {

@@ -22,6 +22,8 @@ pub mod own;
 pub mod policy;
 mod pool;
 mod race;
+#[cfg(test)]
+mod shared_tests;
 mod table;
 pub mod tls;
 

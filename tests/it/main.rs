@@ -16,6 +16,7 @@ mod framing_attacks;
 mod house;
 mod ids;
 mod inherited;
+mod interleavings;
 mod keep_alive;
 mod latency;
 mod lending;

@@ -26,6 +26,7 @@ pub struct Origin {
     requests: Mutex<Receiver<Request>>,
     acceptor: Option<JoinHandle<()>>,
     tls: Option<Arc<rustls::ServerConfig>>,
+    away: Duration,
 }
 
 struct Shared {
@@ -48,7 +49,7 @@ impl Origin {
 
     /// Connections wait until the case takes them with [`Origin::accept`].
     pub fn scripted() -> Self {
-        Self::scripted_with(None)
+        Self::scripted_with(None, Duration::ZERO)
     }
 
     /// Answers every request on every connection with the same bytes and keeps connections open.
@@ -106,13 +107,14 @@ impl Origin {
         })
     }
 
-    pub(super) fn scripted_with(tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+    pub(super) fn scripted_with(tls: Option<Arc<rustls::ServerConfig>>, away: Duration) -> Self {
         let (sender, receiver) = mpsc::channel();
         let mut origin = Self::listen(tls, move |tcp, _| {
             // The case may have ended already.
             let _ = sender.send(tcp);
         });
         origin.waiting = Mutex::new(receiver);
+        origin.away = away;
         origin
     }
 
@@ -158,6 +160,7 @@ impl Origin {
             requests: Mutex::new(requests_out),
             acceptor: Some(acceptor),
             tls,
+            away: Duration::ZERO,
         }
     }
 
@@ -173,7 +176,9 @@ impl Origin {
     /// The next connection of a scripted origin, its TLS handshake done.
     #[track_caller]
     pub fn accept(&self) -> OriginConn {
-        self.open(self.accept_tcp())
+        let tcp = self.accept_tcp();
+        thread::sleep(self.away);
+        self.open(tcp)
     }
 
     /// Makes the TLS handshake on a connection of [`Origin::accept_tcp`].

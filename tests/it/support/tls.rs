@@ -102,7 +102,7 @@ impl TlsOptions {
     }
 
     pub fn scripted(self) -> TlsOrigin {
-        TlsOrigin(Origin::scripted_with(Some(self.server_config())))
+        TlsOrigin(Origin::scripted_with(Some(self.server_config()), self.away))
     }
 
     pub fn answering(self, answer: impl AsRef<[u8]>) -> TlsOrigin {
