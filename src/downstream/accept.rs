@@ -5,7 +5,8 @@
 use super::serve;
 use crate::{
     client::Door,
-    limits::{ACCEPT_PAUSE, DRAIN_BACKLOG_WITHIN},
+    limits::{ACCEPT_PAUSE, ACCEPT_YIELD, CLIENTS_UNEVEN_MAX, DRAIN_BACKLOG_WITHIN},
+    observe::counters::Counters,
     shard::{self, sys},
     upstream::Upstream,
 };
@@ -21,6 +22,7 @@ use std::{
     os::fd::AsRawFd,
     pin::pin,
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -31,6 +33,8 @@ pub struct Acceptor {
     clients_max: usize,
     canceller: RefCell<Canceller>,
     stopped: Cell<bool>,
+    /// All shards, where they accept on the same sockets.
+    sharing: Option<Arc<[Arc<Counters>]>>,
 }
 
 impl Acceptor {
@@ -43,7 +47,13 @@ impl Acceptor {
             clients_max,
             canceller: RefCell::new(Canceller::new()),
             stopped: Cell::new(false),
+            sharing: None,
         }
+    }
+
+    /// As [`Acceptor::new`], on sockets that the shards behind `counters` accept on, too.
+    pub fn sharing(self, counters: Arc<[Arc<Counters>]>) -> Self {
+        Self { sharing: Some(counters), ..self }
     }
 
     /// Accepts until [`Acceptor::stop`]. What the kernel has already taken in is served, then the listener closes.
@@ -52,6 +62,13 @@ impl Acceptor {
             if self.upstream.shard.watches.count() >= self.clients_max {
                 monoio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
+            }
+            if self.has_more_than_its_share() {
+                monoio::time::sleep(ACCEPT_YIELD).await;
+                // Once only: the others may be busy, and a client must not wait for that.
+                if self.stopped.get() {
+                    break;
+                }
             }
             let handle: CancelHandle = self.canceller.borrow().handle();
             // Never dropped while pending: a dropped accept may leak the descriptor that it got.
@@ -66,6 +83,16 @@ impl Acceptor {
             }
         }
         self.accept_backlog(&listener).await;
+    }
+
+    /// Whoever runs first takes a whole burst out of a shared queue, and keeps those clients for as long as they stay.
+    fn has_more_than_its_share(&self) -> bool {
+        let Some(all) = &self.sharing else { return false };
+        let shard = &self.upstream.shard;
+        let own = shard.watches.count();
+        shard.recorder.set_clients(own);
+        let mean = all.iter().map(|shard| shard.clients()).sum::<usize>() / all.len().max(1);
+        own > mean + mean / 8 + CLIENTS_UNEVEN_MAX
     }
 
     /// Ends the accept loops, now or as soon as they look.

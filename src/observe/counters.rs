@@ -82,7 +82,7 @@ impl Counters {
         }
     }
 
-    /// Client connections that were open at the shard's last sweep.
+    /// Client connections that were open at the shard's last sweep, or later.
     pub fn clients(&self) -> usize {
         self.clients.load(Relaxed)
     }

@@ -71,6 +71,8 @@ pub struct Parts {
     pub shares: Shares,
     pub own: Own,
     pub clients_max: usize,
+    /// Shards accept on the same sockets.
+    pub listeners_are_shared: bool,
     /// One a shard.
     pub counters: Arc<[Arc<Counters>]>,
     pub api: Option<Api>,
@@ -152,7 +154,11 @@ async fn serve(
         Ok(listeners) => listeners,
         Err(e) => return format!("its listeners cannot be used: {e}"),
     };
-    let acceptor = Rc::new(Acceptor::new(upstream.clone(), Door::Main, parts.clients_max));
+    let mut acceptor = Acceptor::new(upstream.clone(), Door::Main, parts.clients_max);
+    if parts.listeners_are_shared {
+        acceptor = acceptor.sharing(parts.counters);
+    }
+    let acceptor = Rc::new(acceptor);
     let api_acceptor = match open_api(&upstream, doors.api, parts.clients_max) {
         Ok(acceptor) => acceptor,
         Err(e) => return format!("the listener of the API cannot be used: {e}"),

@@ -59,7 +59,7 @@ pub fn start(
         log::warn!("{note}");
     }
     let is_successor = !inherited.is_empty();
-    let Listeners { of_shard, addresses } = match inherited.is_empty() {
+    let Listeners { of_shard, addresses, are_shared } = match inherited.is_empty() {
         true => listeners::bind(config.listen, count)?,
         false => listeners::share(inherited, count)?,
     };
@@ -82,6 +82,7 @@ pub fn start(
         neighbours: Neighbours::new(mailboxes),
         shares: Shares { idle_per_origin_max: config.keepalive_conns.div_ceil(count), open_max },
         clients_max,
+        listeners_are_shared: are_shared,
         own: Own::new(own.collect()),
         counters: pages.counters,
         api: pages.api,

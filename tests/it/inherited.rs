@@ -59,6 +59,24 @@ fn one_socket_is_served_by_all_shards() {
 }
 
 #[test]
+fn burst_in_the_queue_of_a_shared_socket_is_spread_over_the_shards() {
+    const BURST: usize = 100;
+    let origin = Origin::answering(OK);
+    let (socket, addr) = listener();
+    let mut clients: Vec<_> = (0..BURST).map(|_| Client::connect_to(addr)).collect();
+    let _proxy = start(Supervisor::ServerStarter, &[&socket]);
+    let of_first = clients.iter_mut().filter_map(|client| {
+        client.get(&origin, "/");
+        let response = client.read_response();
+        let id = response.head.field("x-chocon-id").expect("an id");
+        (shard_of(id) == 0).then_some(())
+    });
+    let of_first = of_first.count();
+    // A shard that was woken first and took what it found would have nearly all of them.
+    assert!((BURST / 4..=BURST * 3 / 4).contains(&of_first), "{of_first} of {BURST} on shard 0");
+}
+
+#[test]
 fn every_socket_is_served_by_all_shards() {
     let origin = Origin::answering(OK);
     for supervisor in BOTH {
