@@ -82,6 +82,10 @@ pub const INHERITED_MAX: usize = 256;
 /// this, unless clients come faster than they are accepted.
 pub const DRAIN_BACKLOG_WITHIN: Duration = Duration::from_secs(1);
 
+/// How long an ending process waits for its shards at least, whatever `--shutdown-timeout` is: one that has nothing to
+/// finish needs two sweeps to close idle connections and say so. Requests that are not done by then are cut.
+pub const DRAIN_LEAST: Duration = Duration::from_millis(300);
+
 /// While the process ends, how long a client's connection may be without a request before it is closed. Clients in
 /// steady use send their next request within it and are told to close; closed at once, that request could cross the
 /// close and be lost.

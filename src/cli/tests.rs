@@ -566,3 +566,17 @@ fn the_path_of_the_upstream_does_not_count() {
         assert!(mistakes(&["--upstream", bad])[0].contains("give http://NAME"), "{bad}");
     }
 }
+
+#[test]
+fn tls_library_is_named_as_it_is_locked() {
+    let lock = include_str!("../../Cargo.lock");
+    let version = |name: &str| {
+        let package = format!("name = \"{name}\"\nversion = \"");
+        let (_, behind) = lock.split_once(&package).expect("a locked package");
+        behind.split('"').next().expect("a version").to_owned()
+    };
+    let minor = version("rustls").split('.').take(2).collect::<Vec<_>>().join(".");
+    assert_eq!(PROVIDER, format!("rustls {minor} with aws-lc-rs"));
+    // What is named is what is built.
+    version("aws-lc-rs");
+}

@@ -16,6 +16,7 @@ pub use check::{check, check_host};
 
 use crate::{
     config::{AccessLogTo, Config},
+    limits::DRAIN_LEAST,
     observe::{
         diagnostics::Diagnostics,
         latency::LatencyReport,
@@ -187,7 +188,7 @@ impl Process {
                 log::warn!("a shard is too busy to be told to end");
             }
         }
-        let deadline = Instant::now() + within;
+        let deadline = Instant::now() + within.max(DRAIN_LEAST);
         let mut left = self.orders.len();
         while left > 0 {
             match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {

@@ -177,6 +177,24 @@ fn shutdown_timeout_ends_the_process_with_1() {
 }
 
 #[test]
+fn no_grace_cuts_requests_and_only_they_make_it_a_failure() {
+    let flags = ["--shutdown-timeout", "0"];
+    let InFlight { origin: _origin, mut proxy, mut client, conn: _conn } = in_flight(&flags);
+    proxy.signal(libc::SIGTERM);
+    assert_eq!(proxy.wait_exit().code(), Some(1));
+    let (bytes, _) = client.read_to_end();
+    assert!(!bytes.starts_with(b"HTTP/1.1 200"));
+
+    let (origin, mut proxy) = (Origin::answering(OK), Proxy::start(&flags));
+    let mut idle = Client::connect(&proxy);
+    idle.get(&origin, "/");
+    idle.read_response();
+    proxy.signal(libc::SIGTERM);
+    idle.expect_closed();
+    assert_eq!(proxy.wait_exit().code(), Some(0));
+}
+
+#[test]
 fn shutdown_timeout_cuts_a_body_visibly() {
     let flags = ["--shutdown-timeout", "300ms"];
     let InFlight { origin: _origin, mut proxy, mut client, mut conn } = in_flight(&flags);
