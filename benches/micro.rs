@@ -97,7 +97,7 @@ fn request_write() -> Box<dyn FnMut()> {
     // Lives as long as the process: what is measured borrows from it.
     let room = Box::leak(Box::new(FieldRoom::default()));
     let head = RequestHead::parse(REQUEST, room).expect("a head");
-    let hop = NextHop { host: Some(b"api.example.com"), loop_mark: LoopMark::Set };
+    let hop = NextHop { host: Some(b"api.example.com"), loop_mark: LoopMark::Set, proxy: None };
     let mut out = Vec::with_capacity(4096);
     Box::new(move || {
         out.clear();

@@ -10,6 +10,7 @@ use log::LevelFilter;
 
 use crate::authority::OriginUrl;
 use crate::rules::Rules;
+use crate::via::Proxies;
 
 /// The whole configuration. Each field names the flag it comes from; `None` for a deadline means
 /// that there is none, as 0 does in Go.
@@ -53,6 +54,8 @@ pub struct Config {
     pub tcp_congestion: Option<String>,
     /// `--upstream`: where all requests go, whatever their Host.
     pub upstream: Option<OriginUrl>,
+    /// `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`: proxies on the way to the origins.
+    pub proxies: Proxies,
     /// `--map`, `--upgrade-https`, `--forward`: where names without a ccnproxy label may go.
     pub rules: Rules,
     /// `--resolver`: whether addresses in the hosts file count.

@@ -62,6 +62,8 @@ pub enum Cause {
     Unreached(String),
     /// An address had not answered when the deadline passed; the text says what became of each.
     Unanswered(String),
+    /// A proxy on the way to the origin refused, or did not keep to the protocol; the text says which and what.
+    Proxy(String),
     /// The name has no address; the text is the resolver's.
     Name(String),
     /// The TLS handshake or a TLS record failed; the text is the library's.
@@ -111,7 +113,7 @@ impl Error {
             (Cause::TimedOut, Party::Origin | Party::Proxy) => 504,
             (Cause::Closed | Cause::Io(_), Party::Client) => 499,
             (Cause::Closed | Cause::Io(_), Party::Origin | Party::Proxy) => 502,
-            (Cause::Unreached(_) | Cause::Name(_) | Cause::Tls(_), _) => 502,
+            (Cause::Unreached(_) | Cause::Proxy(_) | Cause::Name(_) | Cause::Tls(_), _) => 502,
             (Cause::Unanswered(_), _) => 504,
             (Cause::Busy(_), _) => 503,
         }
@@ -176,6 +178,7 @@ impl Cause {
             Cause::Closed => "closed",
             Cause::Io(_) => "io",
             Cause::Unreached(_) => "unreached",
+            Cause::Proxy(_) => "proxy",
             Cause::Name(_) => "name",
             Cause::Tls(_) => "tls",
             Cause::Busy(_) => "busy",
@@ -198,6 +201,7 @@ impl Cause {
             | Cause::Forbidden(why)
             | Cause::Unreached(why)
             | Cause::Unanswered(why)
+            | Cause::Proxy(why)
             | Cause::Name(why)
             | Cause::Tls(why) => Cow::Borrowed(why),
             Cause::TimedOut => "the deadline passed".into(),
@@ -205,6 +209,12 @@ impl Cause {
             Cause::Io(kind) => Cow::Owned(kind.to_string()),
             Cause::Busy(what) => Cow::Borrowed(what),
         }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
     }
 }
 

@@ -35,6 +35,17 @@ pub struct NextHop<'h> {
     /// Replaces the client's Host; None leaves its line as it stands, byte for byte, for the client may have signed it.
     pub host: Option<&'h [u8]>,
     pub loop_mark: LoopMark,
+    /// It is a proxy that is asked for the origin.
+    pub proxy: Option<ProxyHop<'h>>,
+}
+
+/// How a proxy is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct ProxyHop<'h> {
+    /// `http://` and the origin's authority.
+    pub prefix: &'h [u8],
+    /// Its own Proxy-Authorization; the client's was for this proxy.
+    pub authorization: Option<&'h str>,
 }
 
 /// What becomes of X-Chocon-Ver.
@@ -46,7 +57,7 @@ pub enum LoopMark {
     Passed,
 }
 
-/// Writes the head for the origin: always HTTP/1.1, origin-form.
+/// Writes the head for the origin: always HTTP/1.1, in origin-form; in absolute-form where a proxy is asked.
 ///
 /// `target` is what the origin is asked for, and `id` identifies the request in every log on its way.
 pub fn write_request(
@@ -59,8 +70,14 @@ pub fn write_request(
     let host = hop.host;
     out.push(head.method.as_bytes());
     out.push(b" ");
-    out.push(target.before_path.as_bytes());
-    out.push(target.path_and_query.as_bytes());
+    if let Some(proxy) = hop.proxy {
+        out.push(proxy.prefix);
+    }
+    // RFC 9112 §3.2.4: a proxy is asked for `*` by a target without a path.
+    if hop.proxy.is_none() || !target.is_asterisk() {
+        out.push(target.before_path.as_bytes());
+        out.push(target.path_and_query.as_bytes());
+    }
     out.push(b" HTTP/1.1\r\n");
     if let (None, Some(host)) = (head.host, host) {
         // RFC 9112 §3.2: required in HTTP/1.1, though an HTTP/1.0 client did not have to send it.
@@ -90,6 +107,11 @@ pub fn write_request(
     if head.id.is_none() {
         out.push(b"X-Chocon-Id: ");
         out.push(id);
+        out.push(b"\r\n");
+    }
+    if let Some(authorization) = hop.proxy.and_then(|proxy| proxy.authorization) {
+        out.push(b"Proxy-Authorization: ");
+        out.push(authorization.as_bytes());
         out.push(b"\r\n");
     }
     if hop.loop_mark == LoopMark::Set {
@@ -330,6 +352,10 @@ impl<'t> Target<'t> {
             Some(_) | None => "/",
         };
         Ok(Self { absolute: Some((scheme, authority)), before_path, path_and_query })
+    }
+
+    fn is_asterisk(&self) -> bool {
+        self.before_path == "*" || self.path_and_query == "*"
     }
 
     /// The path without the query, for the log.

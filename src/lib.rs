@@ -66,6 +66,8 @@ pub mod config;
 
 pub mod rules;
 
+pub mod via;
+
 pub mod authority;
 
 pub mod limits;

@@ -53,6 +53,7 @@ use crate::limits::{
 };
 use crate::rules::Rules;
 use crate::upstream::tls::PROVIDER;
+use crate::via::Proxies;
 
 /// Why the process ends without serving: help or version was asked for, or the flags are mistaken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +84,8 @@ pub fn parse(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Config, Exit> {
     let mut mistakes = Vec::new();
+    let variables: Vec<_> = variables.into_iter().collect();
+    let proxies = Proxies::read(|name| text_of(&variables, name), &mut mistakes);
     let given = match Given::read(args, variables, &mut mistakes) {
         Ok(given) if given.version => return Err(Exit::answer(version())),
         Ok(given) => given,
@@ -91,7 +94,7 @@ pub fn parse(
     };
     let ignored = given.ignored.clone();
     let mut check = Check::new(given, mistakes);
-    let config = config(&mut check, ignored);
+    let config = Config { proxies, ..config(&mut check, ignored) };
     match check.into_mistakes() {
         none if none.is_empty() => Ok(config),
         mistakes => Err(Exit { check_only: config.check_only, ..Exit::mistaken(&mistakes) }),
@@ -116,6 +119,7 @@ fn config(check: &mut Check, ignored_variables: Vec<String>) -> Config {
         tcp_congestion: check.optional(&TCP_CONGESTION, read_congestion),
 
         upstream: check.optional(&UPSTREAM, read_upstream),
+        proxies: Proxies::default(),
         rules: Rules {
             maps: check.list(&MAP, RULES_MAX, "maps", read_map),
             upgrade_https: check.list(&UPGRADE_HTTPS, RULES_MAX, "patterns", read_pattern),
@@ -162,6 +166,12 @@ fn access_log(check: &mut Check) -> AccessLogTo {
         "is not a number of minutes",
     );
     check.value(&ACCESS_LOG_DIR, |text| read_access_log(text, minutes, kept))
+}
+
+/// A variable that is no UTF-8 shows itself by what stands in place of the odd bytes.
+fn text_of(variables: &[(OsString, OsString)], name: &str) -> Option<String> {
+    let (_, text) = variables.iter().find(|(known, _)| *known == *name)?;
+    Some(text.to_string_lossy().into_owned())
 }
 
 fn version() -> String {

@@ -1,7 +1,7 @@
 //! The command line as a user meets it.
 
 use super::*;
-use crate::authority::OriginUrl;
+use crate::authority::{OriginUrl, Scheme};
 use crate::cli::flag::{Flag, Takes, all_flags};
 use crate::config::{AccessLogTo, ApiAt, LogDirectory, LogFormat, Sampling};
 use crate::rules::{Map, Pattern};
@@ -52,6 +52,7 @@ fn no_flags_give_the_documented_defaults() {
         tcp_congestion: None,
         rules: Rules::default(),
         upstream: None,
+        proxies: Proxies::default(),
         hosts_file: true,
         dns_servers: vec![],
         log_level: LevelFilter::Info,
@@ -151,6 +152,7 @@ fn every_flag_is_taken() {
             upgrade_https: vec![Pattern::parse("*.a.com").expect("a pattern")],
             forward: vec![Pattern::parse("*:80").expect("a pattern")],
         },
+        proxies: Proxies::default(),
         upstream: Some(OriginUrl::parse("https://up.test:8443").expect("a URL")),
         hosts_file: false,
         dns_servers: ["10.0.0.2:53", "[::1]:5353"].map(|at| at.parse().expect("at")).to_vec(),
@@ -579,4 +581,16 @@ fn tls_library_is_named_as_it_is_locked() {
     assert_eq!(PROVIDER, format!("rustls {minor} with aws-lc-rs"));
     // What is named is what is built.
     version("aws-lc-rs");
+}
+
+#[test]
+fn proxies_of_the_environment_are_taken_and_their_mistakes_told_with_the_others() {
+    let given = run_with(&[], &[("HTTP_PROXY", "p:3128"), ("NO_PROXY", "a.test")]).expect("flags");
+    assert!(given.proxies.before(Scheme::Http, "b.test", 80).is_some());
+    assert!(given.proxies.before(Scheme::Http, "a.test", 80).is_none());
+    let exit = run_with(&["--port", "x"], &[("https_proxy", "socks5://p")]).expect_err("mistakes");
+    assert_eq!(exit.code, 2);
+    let lines: Vec<&str> = exit.text.lines().collect();
+    assert!(lines[0].starts_with("https_proxy: a proxy of scheme socks5"), "{lines:?}");
+    assert!(lines[1].starts_with("--port"), "{lines:?}");
 }

@@ -53,7 +53,7 @@ fn is_passed_on(name: &str, connection: &str) -> bool {
 }
 
 fn to(host: Option<&[u8]>) -> NextHop<'_> {
-    NextHop { host, loop_mark: LoopMark::Set }
+    NextHop { host, loop_mark: LoopMark::Set, proxy: None }
 }
 
 #[test]
@@ -64,7 +64,13 @@ fn a_loop_mark_is_passed_on_where_the_next_hop_may_look_for_it() {
     let target = Target::parse(head.method, head.target).expect("a target");
     let write = |loop_mark| {
         let mut out = Vec::new();
-        write_request(&mut out, &head, target, NextHop { host: None, loop_mark }, b"id");
+        write_request(
+            &mut out,
+            &head,
+            target,
+            NextHop { host: None, loop_mark, proxy: None },
+            b"id",
+        );
         read_fields(&out)
             .into_iter()
             .filter(|(name, _)| name.eq_ignore_ascii_case("x-chocon-ver"))
@@ -72,6 +78,32 @@ fn a_loop_mark_is_passed_on_where_the_next_hop_may_look_for_it() {
     };
     assert_eq!(write(LoopMark::Passed), [("x-chocon-ver".to_owned(), "0.12".to_owned())]);
     assert_eq!(write(LoopMark::Set), [("X-Chocon-Ver".to_owned(), CHOCON_VER.to_owned())]);
+}
+
+#[test]
+fn a_proxy_is_asked_in_absolute_form_with_its_own_authorization() {
+    for (line, expected) in [
+        ("GET /a?b", "GET http://o:1/a?b HTTP/1.1"),
+        ("GET http://x", "GET http://o:1/ HTTP/1.1"),
+        ("GET http://x?q", "GET http://o:1/?q HTTP/1.1"),
+        ("OPTIONS *", "OPTIONS http://o:1 HTTP/1.1"),
+        ("OPTIONS http://x", "OPTIONS http://o:1 HTTP/1.1"),
+    ] {
+        let bytes =
+            format!("{line} HTTP/1.1\r\nHost: a\r\nProxy-Authorization: Basic mine\r\n\r\n");
+        let mut room = FieldRoom::default();
+        let head = RequestHead::parse(bytes.as_bytes(), &mut room).expect("a request");
+        let target = Target::parse(head.method, head.target).expect("a target");
+        let proxy = Some(ProxyHop { prefix: b"http://o:1", authorization: Some("Basic ours") });
+        let mut out = Vec::new();
+        write_request(&mut out, &head, target, NextHop { proxy, ..to(Some(b"o:1")) }, b"id");
+        assert!(out.starts_with(format!("{expected}\r\nHost: o:1\r\n").as_bytes()), "{line}");
+        let authorizations: Vec<_> = read_fields(&out)
+            .into_iter()
+            .filter(|(name, _)| name == "Proxy-Authorization")
+            .collect();
+        assert_eq!(authorizations, [("Proxy-Authorization".to_owned(), "Basic ours".to_owned())]);
+    }
 }
 
 #[test]

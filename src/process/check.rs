@@ -29,10 +29,8 @@ pub fn check(config: &Config) -> i32 {
         mistakes.extend(listeners::bind_api(address, is_successor).err());
     }
     mistakes.extend(check_host());
-    if let Some(url) = &config.upstream {
-        let resolver = start_resolver(config);
-        mistakes.extend(resolver.and_then(|resolver| fixed::resolve(&resolver, url)).err());
-    }
+    let resolver = start_resolver(config);
+    mistakes.extend(resolver.and_then(|resolver| fixed::resolve(&resolver, config)).err());
     for variable in &config.ignored_variables {
         eprintln!("warning: this variable is not used: {variable}");
     }

@@ -51,13 +51,13 @@ pub fn start(
     let flags = runtime::probe()?;
     let (tls, roots) = Tls::new()?;
     let resolver = start_resolver(&config)?;
-    let upstream = config.upstream.as_ref();
-    let fixed = upstream.map_or(Ok(None), |url| fixed::resolve(&resolver, url))?;
+    let fixed = fixed::resolve(&resolver, &config)?;
     let cpus = runtime::cpus();
     let count = count_of_shards(&config, cpus.len());
     if let Some(note) = note {
         log::warn!("{note}");
     }
+    config.proxies.notes().iter().for_each(|note| log::info!("{note}"));
     let is_successor = !inherited.is_empty();
     let Listeners { of_shard, addresses, are_shared } = match inherited.is_empty() {
         true => listeners::bind(config.listen, count)?,

@@ -7,7 +7,7 @@ use crate::{
     authority,
     client::Door,
     error::{Cause, Error, Phase},
-    headers::{self, LoopMark, NextHop, Out, Target},
+    headers::{self, LoopMark, NextHop, Out, ProxyHop, Target},
     http1::{
         framing::RequestBody,
         head::{FieldRoom, RequestHead, Version},
@@ -176,6 +176,10 @@ fn admit(
             (!same).then_some(authority)
         }
     };
-    headers::write_request(out, head, target, NextHop { host, loop_mark }, id);
+    let proxy = destination.asks_proxy.as_ref().map(|asks| ProxyHop {
+        prefix: &asks.prefix,
+        authorization: asks.authorization.as_deref(),
+    });
+    headers::write_request(out, head, target, NextHop { host, loop_mark, proxy }, id);
     Ok(Goes::To(destination))
 }

@@ -42,7 +42,7 @@ pub async fn respond(
         HeadReader { block: ends.shard.blocks.small(), filled: 0, progress: Received::Nothing };
     for _ in 0..=INTERIM_HEADS_MAX {
         let end = reader.read(ends, lease).await?;
-        match read_head(ends, asked, &mut reader.block[..end], out)? {
+        match read_head(ends, asked, lease, &mut reader.block[..end], out)? {
             Head::Interim => {
                 if out.len > 0 {
                     ends.flush(out).await?;
@@ -170,6 +170,7 @@ struct Plan {
 fn read_head(
     ends: &Ends<'_>,
     asked: &Asked,
+    lease: &Lease,
     bytes: &mut [u8],
     out: &mut Outgoing<'_>,
 ) -> Result<Head, Error> {
@@ -181,6 +182,11 @@ fn read_head(
     if head.status == 101 {
         // RFC 9110 §15.2.2: only in answer to Upgrade, which is never passed on.
         return Err(malformed(Cause::Malformed("101 though no upgrade was asked for")));
+    }
+    if let (407, Some(proxy)) = (head.status, lease.asked_proxy()) {
+        // RFC 9110 §11.7.1: the challenge is for this proxy and goes no further.
+        let text = format!("the proxy {proxy} wants HTTP_PROXY=http://USER:PASSWORD@NAME:PORT");
+        return Err(malformed(Cause::Proxy(text)));
     }
     if head.status < 200 {
         // RFC 9110 §15.2: not to HTTP/1.0.

@@ -6,9 +6,10 @@ use super::{
     Upstream,
     addresses::{self, Address},
     connection::{Connection, OpenCount},
-    origins::{Origin, Seat},
-    policy::LEADS_BACK,
+    origins::{Key, Origin, Seat},
+    policy::{LEADS_BACK, Refused},
     race::{Reached, Unreached, race},
+    tunnel,
 };
 use crate::{
     authority::Scheme,
@@ -84,7 +85,7 @@ impl Upstream {
         let resolved = Instant::now();
         dialling.dns.set(Some(resolved.saturating_duration_since(begun)));
         let beside = || OpenCount::take(&self.open, self.open_max);
-        let reached = race(order, origin.key.port, deadline, beside).await;
+        let reached = race(order, origin.key.dialled().1, deadline, beside).await;
         let reached = reached.map_err(|Unreached { timed_out, text }| {
             let text = self.with_remedy(origin, text);
             let cause = if timed_out { Cause::Unanswered(text) } else { Cause::Unreached(text) };
@@ -93,7 +94,8 @@ impl Upstream {
         let connected = Instant::now();
         dialling.connect.set(Some(connected.saturating_duration_since(resolved)));
         let home = self.other_home(origin, reached.used.address().ip);
-        let connection = self.finish_dial(home.as_deref().unwrap_or(origin), reached, open).await;
+        let home = home.as_deref().unwrap_or(origin);
+        let connection = self.finish_dial(home, reached, open, deadline).await;
         if origin.key.scheme == Scheme::Https {
             dialling.tls.set(Some(connected.elapsed()));
         }
@@ -109,7 +111,7 @@ impl Upstream {
         // What is one address does not follow the name.
         if origin.key.at.is_none()
             && addresses.are_in_use()
-            && let Some(answer) = self.names.stay(&origin.key.name, now)
+            && let Some(answer) = self.names.stay(origin.key.dialled().0, now)
         {
             addresses.update(&answer, now);
         }
@@ -130,19 +132,20 @@ impl Upstream {
         let Some(open) = OpenCount::take(&self.open, self.open_max) else { return };
         let deadline = Instant::now() + self.shard.config.connect_timeout;
         let none = || None::<OpenCount>;
-        if let Ok(reached) = race(vec![address], origin.key.port, deadline, none).await
-            && let Ok(connection) = self.finish_dial(origin, reached, open).await
+        if let Ok(reached) = race(vec![address], origin.key.dialled().1, deadline, none).await
+            && let Ok(connection) = self.finish_dial(origin, reached, open, deadline).await
         {
             connection.retire();
         }
     }
 
-    /// From a TCP connection to one that can carry a request.
+    /// From a TCP connection to one that can carry a request. A tunnel is opened within `deadline`.
     async fn finish_dial(
         &self,
         origin: &Origin,
         reached: Reached,
         open: OpenCount,
+        deadline: Instant,
     ) -> Result<Connection, Error> {
         let Reached { stream, used, took } = reached;
         let socket = Rc::new(Socket::new(stream));
@@ -151,6 +154,7 @@ impl Upstream {
         let session = match origin.key.scheme {
             Scheme::Http => None,
             Scheme::Https => {
+                self.tunnel(&origin.key, &socket, deadline).await?;
                 let handshake =
                     self.tls.handshake(&origin.key.name, socket.clone(), &self.shard.blocks);
                 let within = monoio::time::timeout(self.shard.config.tls_timeout, handshake);
@@ -168,6 +172,17 @@ impl Upstream {
         used.address().succeeded(took);
         let held = origin.seat.as_ref().map(Seat::hold);
         Ok(Connection::new(socket, session, used, held, open))
+    }
+
+    /// Has the proxy on the way, if there is one, open a tunnel. A refusal says nothing of the proxy's address.
+    async fn tunnel(&self, key: &Key, socket: &Socket, deadline: Instant) -> Result<(), Error> {
+        let Some(proxy) = &key.via else { return Ok(()) };
+        let open = tunnel::open(socket, &self.shard.blocks, proxy, key);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let opened = monoio::time::timeout(left, open).await.unwrap_or_else(|_elapsed| {
+            Err(Cause::Unanswered(format!("the proxy {proxy} did not answer CONNECT in time")))
+        });
+        opened.map_err(|cause| Error::origin(Phase::Connect, cause))
     }
 
     /// What failed, and what helps if a mapped name led to where its clients find this proxy. On the very port it would
@@ -203,16 +218,22 @@ impl Upstream {
         let order = if origin.key.at.is_some() {
             self.order_from(origin, Instant::now())
         } else {
-            let answer = self.look_up(&origin.key.name, deadline).await?;
+            let answer = self.look_up(origin.key.dialled().0, deadline).await?;
             let now = Instant::now();
             let mut addresses = origin.addresses.borrow_mut();
             addresses.update(&answer, now);
             addresses::order(addresses.current().cloned().collect(), now, &self.chance)
         };
+        // A proxy on the way decides for itself where names lead; but what is refused here it is not asked for.
+        if let (Some(_), Ok(ip)) = (&origin.key.via, origin.key.name.parse()) {
+            let at = SocketAddr::new(ip, origin.key.port);
+            let refused = |why: Refused| Error::proxy(Phase::Route, why.cause(at));
+            self.policy.check(at).map_err(refused)?;
+        }
         let mut refused = None;
         let may_be_dialled = |address: &Rc<Address>| {
-            let at = SocketAddr::new(address.ip, origin.key.port);
-            self.policy.check(at).map_err(|why| refused = Some(why.cause(at))).is_ok()
+            let at = SocketAddr::new(address.ip, origin.key.dialled().1);
+            self.policy.check(at).map_err(|why| refused = Some(origin.key.explain(why, at))).is_ok()
         };
         let allowed: Vec<_> = order.into_iter().filter(may_be_dialled).collect();
         match refused {

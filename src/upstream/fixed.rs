@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     authority::OriginUrl,
+    config::Config,
     limits::{FIXED_REFRESH_EVERY, LOOKUP_WITHIN},
     route::HostOut,
 };
@@ -38,9 +39,12 @@ pub struct Fixed {
     to: RefCell<Vec<Rc<Destination>>>,
 }
 
-/// Looks the name of `--upstream` up, so that a start fails and not each request. Blocks. Errors: cause and remedy.
-pub fn resolve(resolver: &Resolver, url: &OriginUrl) -> Result<Option<Answer>, String> {
-    if url.name.parse::<IpAddr>().is_ok() {
+/// Looks the name of `--upstream` up, so that a start fails and not each request. None: there is none, or none to look
+/// up. Blocks. Errors: cause and remedy.
+pub fn resolve(resolver: &Resolver, config: &Config) -> Result<Option<Answer>, String> {
+    let Some(url) = &config.upstream else { return Ok(None) };
+    let is_proxied = config.proxies.before(url.scheme, &url.name, url.port).is_some();
+    if is_proxied || url.name.parse::<IpAddr>().is_ok() {
         return Ok(None);
     }
     let (to, answered) = mpsc::channel();
@@ -126,6 +130,13 @@ impl Upstream {
     /// Takes in the first addresses, and has the name looked up again from now on.
     pub fn begin_fixed(&self, first: Option<Answer>) {
         let Some(fixed) = &self.fixed else { return };
+        let key = self.key_of(fixed.url.clone());
+        if key.via.is_some() {
+            // The proxy looks the name up and shares the requests out.
+            let origin = self.origin(key);
+            fixed.to.replace(vec![Rc::new(Destination::new(origin, HostOut::AsSent))]);
+            return;
+        }
         match (fixed.url.name.parse::<IpAddr>(), first) {
             (Ok(ip), _) => self.spread_over(fixed, &Arc::from([ip])),
             (Err(_), Some(answer)) => {
@@ -157,10 +168,10 @@ impl Upstream {
         let now = Instant::now();
         let OriginUrl { scheme, name, port } = &fixed.url;
         let destination = |ip: &IpAddr| {
-            let key = Key { scheme: *scheme, name: name.clone(), port: *port, at: Some(*ip) };
-            let origin = self.origin(key);
+            let (scheme, name, port) = (*scheme, name.clone(), *port);
+            let origin = self.origin(Key { scheme, name, port, at: Some(*ip), via: None });
             origin.addresses.borrow_mut().update(&Arc::from([*ip]), now);
-            Rc::new(Destination { origin, host: HostOut::AsSent })
+            Rc::new(Destination::new(origin, HostOut::AsSent))
         };
         let to = answer.iter().map(destination).collect();
         let old = fixed.to.replace(to);

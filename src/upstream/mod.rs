@@ -26,8 +26,10 @@ mod race;
 mod shared_tests;
 mod table;
 pub mod tls;
+mod tunnel;
 
 use crate::{
+    authority::{OriginUrl, Scheme},
     error::{Cause, Error, Phase},
     limits::{IDLE_PER_SHARD_MAX, ROUTES_CACHED_MAX},
     observe::{
@@ -36,6 +38,7 @@ use crate::{
     },
     route::{Form, Route, route},
     shard::{Shard, sys, watch::Watch},
+    via::Proxy,
 };
 use acquire::{Waiter, Waiting};
 use addresses::Chance;
@@ -102,7 +105,7 @@ impl Lease {
     /// For the access log.
     pub fn facts(&self) -> ConnectionFacts {
         ConnectionFacts {
-            origin: SocketAddr::new(self.connection.address.address().ip, self.origin.key.port),
+            origin: SocketAddr::new(self.connection.ip(), self.origin.key.dialled().1),
             acquired: self.acquired,
             cost: self.cost,
             protocol: Protocol::Http11,
@@ -115,6 +118,12 @@ impl Lease {
         let us = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
         self.origin.latency.borrow_mut().record(us, self.acquired);
         self.connection.address.address().answered(round_trip);
+    }
+
+    /// The proxy that answers in the origin's name, if the request went to one.
+    pub fn asked_proxy(&self) -> Option<&Proxy> {
+        let key = &self.origin.key;
+        key.via.as_deref().filter(|_| key.scheme == Scheme::Http)
     }
 
     /// Counts the request for the origin that its connection leads to.
@@ -173,13 +182,12 @@ impl Upstream {
         }
         let Route { origin, host } = route(authority, form, &self.shard.config.rules)
             .map_err(|why| Error::client(Phase::Route, Cause::NoRoute(why)))?;
-        let key = Key { scheme: origin.scheme, name: origin.name, port: origin.port, at: None };
-        let origin = self.origin(key);
+        let origin = self.origin(self.key_of(origin));
         let known = &mut self.origins.borrow_mut().by_authority[form.index()];
         if known.len() >= ROUTES_CACHED_MAX {
             known.clear();
         }
-        let destination = Rc::new(Destination { origin, host });
+        let destination = Rc::new(Destination::new(origin, host));
         known.insert(authority.into(), destination.clone());
         Ok(destination)
     }
@@ -189,6 +197,11 @@ impl Upstream {
             let place = self.neighbours.table.enter(self.neighbours.hash(key))?;
             Some(Seat::new(place, self.shard.index))
         })
+    }
+
+    fn key_of(&self, OriginUrl { scheme, name, port }: OriginUrl) -> Key {
+        let via = self.shard.config.proxies.before(scheme, &name, port).cloned();
+        Key { scheme, name, port, at: None, via }
     }
 
     /// Gives a connection to `origin`: idle, or else the first that is lent, comes free or is made. With `fresh` (after a

@@ -6,19 +6,22 @@ use super::{
     acquire::Waiting,
     addresses::Addresses,
     connection::Connection,
+    policy::Refused,
     pool::IdleSet,
     table::{Held, Place},
 };
 use crate::{
     authority::Scheme,
+    error::Cause,
     limits::ORIGINS_MAX,
     observe::latency::OriginLatency,
     route::{Form, HostOut},
+    via::Proxy,
 };
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::Instant,
@@ -39,12 +42,69 @@ pub struct Key {
     pub port: u16,
     /// One address of the name, where each is an origin of its own (`--upstream`).
     pub at: Option<IpAddr>,
+    /// The proxy on the way there.
+    pub via: Option<Arc<Proxy>>,
+}
+
+impl Key {
+    /// `name:port`, for logs, dumps and the next hop.
+    pub fn authority(&self) -> String {
+        let (name, port) = (&self.name, self.port);
+        if name.contains(':') { format!("[{name}]:{port}") } else { format!("{name}:{port}") }
+    }
+
+    /// Why `at`, where the name led, is not dialled.
+    pub fn explain(&self, refused: Refused, at: SocketAddr) -> Cause {
+        match (refused, &self.via) {
+            (Refused::ThisProxy, Some(proxy)) => Cause::LeadsBack(format!(
+                "{at}: HTTP_PROXY or HTTPS_PROXY names this proxy itself ({proxy}); start it without them"
+            )),
+            (refused, _) => refused.cause(at),
+        }
+    }
+
+    /// The name and the port that are dialled.
+    pub fn dialled(&self) -> (&Arc<str>, u16) {
+        match &self.via {
+            Some(proxy) => (&proxy.name, proxy.port),
+            None => (&self.name, self.port),
+        }
+    }
 }
 
 /// What a Host value leads to.
 pub struct Destination {
     pub origin: Rc<Origin>,
     pub host: HostOut,
+    /// How a proxy on the way is asked. None: there is none, or the connection is a tunnel through it.
+    pub asks_proxy: Option<AsksProxy>,
+}
+
+/// A request that goes to a proxy and not to its origin.
+pub struct AsksProxy {
+    /// What stands before the path in an absolute-form target (RFC 9112 §3.2.2).
+    pub prefix: Box<[u8]>,
+    pub authorization: Option<Box<str>>,
+}
+
+impl AsksProxy {
+    fn of(key: &Key, host: &HostOut) -> Option<Self> {
+        let proxy = key.via.as_ref().filter(|_| key.scheme == Scheme::Http)?;
+        let at = match host {
+            // As the Host field, to the letter.
+            HostOut::Is(host) => host.to_vec(),
+            HostOut::AsSent => key.authority().into_bytes(),
+        };
+        let prefix = [b"http://", &at[..]].concat().into();
+        Some(Self { prefix, authorization: proxy.authorization.clone() })
+    }
+}
+
+impl Destination {
+    pub fn new(origin: Rc<Origin>, host: HostOut) -> Self {
+        let asks_proxy = AsksProxy::of(&origin.key, &host);
+        Self { origin, host, asks_proxy }
+    }
 }
 
 /// An origin and what this shard has of it.
@@ -104,12 +164,7 @@ impl Origin {
 
     /// `name:port`, for logs and dumps.
     pub fn authority(&self) -> String {
-        let name = &self.key.name;
-        if name.contains(':') {
-            format!("[{name}]:{}", self.key.port)
-        } else {
-            format!("{name}:{}", self.key.port)
-        }
+        self.key.authority()
     }
 
     /// `scheme://name:port`.

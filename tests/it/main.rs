@@ -38,3 +38,4 @@ mod splits;
 mod support;
 mod tls;
 mod true_names;
+mod via;

@@ -59,6 +59,10 @@ pub enum Supervisor {
     Systemd,
 }
 
+/// What could put a proxy between ours and its origins, in upper case.
+const PROXY_VARIABLES: [&str; 5] =
+    ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "REQUEST_METHOD"];
+
 /// One access-log record, its keys in their order.
 #[derive(Clone, Debug)]
 pub struct AccessLine {
@@ -348,6 +352,10 @@ impl ProxyOptions {
             if text.starts_with("CHOCON_") || of_supervisors.contains(&text.as_ref()) {
                 command.env_remove(name);
             }
+        }
+        // The origins are on loopback and in the minds of the cases; no real proxy knows them.
+        for name in PROXY_VARIABLES {
+            command.env_remove(name).env_remove(name.to_lowercase());
         }
         for (name, value) in &self.env {
             match value {
