@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    fs, io,
+    fs::{self, OpenOptions},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -21,7 +22,10 @@ impl PidFile {
         let text = format!("{pid}\n");
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(format!(".{pid}.tmp"));
-        let written = fs::write(&temporary, &text).and_then(|()| fs::rename(&temporary, path));
+        // Of a process of this id that was killed.
+        fs::remove_file(&temporary).ok();
+        let written = create(Path::new(&temporary), &text);
+        let written = written.and_then(|()| fs::rename(&temporary, path));
         match written {
             Ok(()) => Ok(Self { path: path.to_owned(), text }),
             Err(e) => {
@@ -39,6 +43,11 @@ impl PidFile {
     fn is_ours(&self) -> io::Result<bool> {
         Ok(fs::read_to_string(&self.path)? == self.text)
     }
+}
+
+/// Only a new file: in a directory that others may write to, an existing name could be a link to somebody's file.
+fn create(path: &Path, text: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).open(path)?.write_all(text.as_bytes())
 }
 
 impl Drop for PidFile {
