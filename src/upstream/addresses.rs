@@ -25,6 +25,8 @@ use std::{
 pub struct Addresses {
     known: Vec<Rc<Address>>,
     answer: Option<Arc<[IpAddr]>>,
+    /// An address came in that no answer has been asked about.
+    is_unsettled: bool,
     /// Which of the last eight answers differed from the one before; the newest is the lowest bit.
     changes: u8,
 }
@@ -83,14 +85,17 @@ impl Drop for AddressUse {
 }
 
 impl Addresses {
-    /// Takes in what the name leads to now. The same answer again (the same allocation) changes nothing.
+    /// Takes in what the name leads to now. The same answer again (the same allocation) changes nothing, unless an address
+    /// was [found](Self::find) meanwhile.
     ///
     /// An address that the answer lacks is gone at once. Only where answers keep changing (a large service that names a
     /// few of its many addresses at a time) is it kept for `ROTATION_KEPT_FOR`: there a missing one is no sign of its end.
     pub fn update(&mut self, answer: &Arc<[IpAddr]>, now: Instant) {
-        if self.answer.as_ref().is_some_and(|known| Arc::ptr_eq(known, answer)) {
+        let is_known = self.answer.as_ref().is_some_and(|known| Arc::ptr_eq(known, answer));
+        if is_known && !self.is_unsettled {
             return;
         }
+        self.is_unsettled = false;
         self.current().for_each(|address| address.seen.set(now));
         let old = self.answer.replace(answer.clone());
         let changed = old.is_some_and(|old| {
@@ -144,15 +149,16 @@ impl Addresses {
         self.known.iter().filter(|address| answer.contains(&address.ip))
     }
 
-    /// The address of a connection that was made elsewhere. One that is not known here is gone.
-    pub fn find(&self, ip: IpAddr, now: Instant) -> Rc<Address> {
-        let known = self.known.iter().find(|address| address.ip == ip);
-        known.cloned().unwrap_or_else(|| {
-            let stranger = Address::new(ip, now);
-            // Before the first answer nothing is known of any.
-            stranger.gone.set(self.answer.is_some());
-            Rc::new(stranger)
-        })
+    /// The address of a connection that was made at another shard. Where it is not known here the next look at an answer
+    /// says whether it is gone: the other shard's may be newer than what is known here, or older.
+    pub fn find(&mut self, ip: IpAddr, now: Instant) -> Rc<Address> {
+        if let Some(known) = self.known.iter().find(|address| address.ip == ip) {
+            return known.clone();
+        }
+        let stranger = Rc::new(Address::new(ip, now));
+        self.known.push(stranger.clone());
+        self.is_unsettled = true;
+        stranger
     }
 
     /// One that failed, whose time aside is over, and that should be tried before a request needs it.
@@ -464,7 +470,6 @@ mod tests {
         let ips: Vec<_> = addresses.current().map(|address| address.ip).collect();
         assert_eq!(ips, [ip(2), ip(3)]);
         assert_eq!(addresses.find(ip(2), now).connect.us(), Some(7_000));
-        assert!(addresses.find(ip(1), now).is_gone());
     }
 
     #[test]
@@ -480,10 +485,23 @@ mod tests {
     }
 
     #[test]
-    fn before_an_answer_no_address_is_gone() {
-        let addresses = Addresses::default();
-        assert!(!addresses.find(ip(1), Instant::now()).is_gone());
+    fn an_address_from_elsewhere_is_neither_gone_nor_dialled_before_an_answer_is_looked_at() {
+        let now = Instant::now();
+        let mut addresses = Addresses::default();
+        let stranger = addresses.find(ip(1), now);
         assert!(!addresses.are_in_use());
+        let _in_use = AddressUse::of(&stranger);
+        assert!(!stranger.is_gone() && addresses.are_in_use());
+        assert_eq!(addresses.current().count(), 0);
+        let lacks_it = answer(&[ip(2)]);
+        addresses.update(&lacks_it, now);
+        assert!(stranger.is_gone());
+        // The same answer decides about the next one, too.
+        let late = addresses.find(ip(1), now);
+        assert!(!late.is_gone());
+        addresses.update(&lacks_it, now);
+        assert!(late.is_gone());
+        assert_eq!(addresses.changes, 0);
     }
 
     #[test]
@@ -526,8 +544,8 @@ mod tests {
             addresses.update(&answer(&[ip(n)]), now + ms(u64::from(n)));
         }
         assert_eq!(addresses.known.len(), ADDRESSES_MAX);
-        assert!(addresses.find(ip(199 - ADDRESSES_MAX as u8), now).is_gone());
-        assert!(!addresses.find(ip(199), now).is_gone());
+        let oldest = 200 - ADDRESSES_MAX as u8;
+        assert!((oldest..200).all(|n| addresses.known.iter().any(|address| address.ip == ip(n))));
     }
 
     #[test]

@@ -108,10 +108,12 @@ impl Upstream {
     /// Takes in where the origin's name leads now, and has an address tried that failed earlier.
     pub(super) fn look_after_addresses(&self, origin: &Rc<Origin>, now: Instant) {
         let mut addresses = origin.addresses.borrow_mut();
-        // What is one address does not follow the name.
-        if origin.key.at.is_none()
+        let name = origin.key.dialled().0;
+        // What is one address does not follow the name, and no name leads away from an address.
+        let follows = origin.key.at.is_none() && name.parse::<IpAddr>().is_err();
+        if follows
             && addresses.are_in_use()
-            && let Some(answer) = self.names.stay(origin.key.dialled().0, now)
+            && let Some(answer) = self.names.stay(name, now)
         {
             addresses.update(&answer, now);
         }

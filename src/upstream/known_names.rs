@@ -60,6 +60,11 @@ impl KnownNames {
         (now < known.answer.until()).then(|| addresses.clone())
     }
 
+    /// Whether there is an answer that has not expired, be it an error.
+    pub fn holds(&self, name: &str, now: Instant) -> bool {
+        self.names.get(name).is_some_and(|known| now < known.answer.until())
+    }
+
     /// When the answer was got that is there, for whoever wants a newer one.
     pub fn answered_at(&self, name: &str) -> Option<Instant> {
         self.names.get(name).map(|known| known.answer.at)
@@ -195,6 +200,7 @@ mod tests {
         assert!(names.due(later).is_empty());
         assert!(names.stay("a", later).is_some());
         assert_eq!(names.due(later).len(), 1);
+        assert!(names.holds("a", later) && !names.holds("a", later + TTL));
         assert!(names.stay("a", later + TTL).is_none(), "expired addresses decide nothing");
     }
 

@@ -188,7 +188,7 @@ impl Upstream {
             self.retire_oldest_idle();
             OpenCount::add(&self.open)
         });
-        let address = origin.addresses.borrow().find(transfer.ip, now);
+        let address = origin.addresses.borrow_mut().find(transfer.ip, now);
         let connection = match Connection::arrive(transfer, open, AddressUse::of(&address)) {
             Ok(connection) => connection,
             Err(e) => return log::warn!("a connection from another shard cannot be used: {e}"),

@@ -108,9 +108,23 @@ impl Names {
     }
 
     /// The addresses that `name` leads to, where that is known and holds. Keeps the name fresh for as long as it is asked
-    /// for once in a while: for names that connections are open to.
-    pub fn stay(&self, name: &str, now: Instant) -> Option<Arc<[IpAddr]>> {
-        self.known.borrow_mut().stay(name, now)
+    /// for once in a while: for names that connections are open to. One that is not known (the connections came from
+    /// another shard) is looked up.
+    pub fn stay(&self, name: &Arc<str>, now: Instant) -> Option<Arc<[IpAddr]>> {
+        let addresses = self.known.borrow_mut().stay(name, now);
+        if addresses.is_none() && !self.known.borrow().holds(name, now) {
+            // At a bound: the next look asks.
+            self.ask_ahead(name).ok();
+        }
+        addresses
+    }
+
+    /// As [`Names::ask`] for later, which leaves places to those who wait.
+    fn ask_ahead(&self, name: &Arc<str>) -> Result<(), Cause> {
+        if self.asked.borrow().len() >= NAME_REFRESHES_MAX {
+            return Err(Cause::Busy("too many names are being looked up"));
+        }
+        self.ask(name)
     }
 
     /// Has `name` looked up at least every `every` from its first answer on.
@@ -126,8 +140,7 @@ impl Names {
         self.looked.set(now);
         let due = self.known.borrow_mut().due(now);
         for name in due {
-            let is_full = self.asked.borrow().len() >= NAME_REFRESHES_MAX;
-            if is_full || self.ask(&name).is_err() {
+            if self.ask_ahead(&name).is_err() {
                 // The rest has its turn at the next sweep.
                 return;
             }

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use crate::support::dns::{Mood, NameServer, loopback, with_hosts, with_name_server};
+use crate::support::dns::{
+    Mood, NameServer, loopback, to_ask_name_server, with_hosts, with_name_server,
+};
 use crate::support::proxy::can_mount;
 use crate::support::{Client, MuteAddr, OK, Origin, Proxy, eventually, scratch_file, status_of};
 
@@ -354,6 +356,25 @@ fn moving_under_load_empties_the_old_address_without_an_error() {
     let before = old.connections();
     (0..20).for_each(|_| round());
     assert_eq!(old.connections(), before);
+    assert!(new.connections() > 0);
+}
+
+#[test]
+fn lent_connection_to_an_address_that_the_name_left_is_closed_too() {
+    let records = HashMap::from([("lent.test", (vec![Ipv4Addr::LOCALHOST], 2))]);
+    let Some((server, options)) = to_ask_name_server("lent", records) else { return };
+    let proxy = options.flag("--cores", "4").start();
+    let old = Origin::answering(OK);
+    let port = old.addr().port();
+    let new = Origin::answering_at((loopback(4), port).into(), OK);
+    let host = format!("lent.test.ccnproxy:{port}");
+    // One by one from shard to shard: where it ends, the name was perhaps never looked up.
+    (0..20).for_each(|_| assert_eq!(status_of(&proxy, &host), 200));
+    server.set("lent.test", &[loopback(4)], 2);
+    let moved = Instant::now();
+    eventually("no connection to the old address", || old.open_connections() == 0);
+    assert!(moved.elapsed() < Duration::from_secs(4), "{:?}", moved.elapsed());
+    assert_eq!(status_of(&proxy, &host), 200);
     assert!(new.connections() > 0);
 }
 
