@@ -96,9 +96,10 @@ impl Cache {
         known.conclude(now);
     }
 
-    /// Names lead elsewhere by now, as the machine's configuration says; nothing is left of the answers.
-    pub fn clear(&mut self) {
-        self.names.clear();
+    /// Names may lead elsewhere by now, as the machine's configuration changed: no answer is in force any more. The
+    /// addresses stay for the case that the look-up fails; a network that comes and goes changes resolv.conf, too.
+    pub fn expire(&mut self) {
+        self.names.values_mut().for_each(|known| known.answer.ttl = Duration::ZERO);
     }
 
     fn make_room(&mut self) {
@@ -282,8 +283,9 @@ mod tests {
         assert!(cache.get("a.test", None, now + TTL).is_none());
         assert!(cache.get("a.test", Some(now - MS), now + MS).is_some());
         assert!(cache.get("a.test", Some(now), now + MS).is_none(), "it is no newer");
-        cache.clear();
+        cache.expire();
         assert!(cache.get("a.test", None, now).is_none());
+        assert_eq!(take(&mut cache, [failed(), failed()], now).0, Ok(vec![v4(1)]));
     }
 
     #[test]

@@ -225,7 +225,7 @@ impl Lookups {
         if self.sources.changed() != self.current.changed {
             log::info!("the hosts file or resolv.conf changed; names are looked up by them anew");
             self.current = Rc::new(Current::read(&self.sources, self.servers.clone()));
-            self.found.borrow_mut().clear();
+            self.found.borrow_mut().expire();
         }
     }
 }
