@@ -2,7 +2,7 @@
 """Plays the rows of scripts/bench-wan at the near end of a long link and prints their table.
 
 usage: wan_bench.py --work DIRECTORY --proxy BINARY [--peer nginx] [--rows NAME,...] [--long]
-    [--cores N]
+    [--cores N] [--excuse-disturbed]
 Started by scripts/bench-wan below scripts/wan. Exit status: 0 when all bars hold, 1 when not, 2 for
 mistaken arguments.
 """
@@ -211,6 +211,7 @@ def arguments():
     parser.add_argument("--rows")
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--cores", type=int, default=8)
+    parser.add_argument("--excuse-disturbed", action="store_true")
     bench = parser.parse_args()
     bench.far, bench.far_addr = os.environ["WAN_FAR"], os.environ["WAN_FAR_ADDR"]
     bench.rtt = int(os.environ["WAN_RTT_US"]) / 1e6
@@ -246,7 +247,8 @@ def main():
                 break
             say(f"  {row.name}: the control took {result.control:.2f} round trips")
         report(row, result, bench)
-        all_hold = all_hold and result.holds(row.bar)
+        is_excused = bench.excuse_disturbed and result.is_disturbed()
+        all_hold = all_hold and (result.holds(row.bar) or is_excused)
     echo.kill()
     sys.exit(0 if all_hold else 1)
 
