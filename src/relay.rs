@@ -93,7 +93,8 @@ impl Ends<'_> {
         Ok(())
     }
 
-    async fn to_client(&self, block: Block, range: Range<usize>) -> Result<Block, Error> {
+    /// Sends `block[range]` to the client. Errors: the client's (gone, late).
+    pub async fn to_client(&self, block: Block, range: Range<usize>) -> Result<Block, Error> {
         self.watch.begin_response();
         let (sent, block) = self.client.send(block, range).await;
         match sent {
@@ -105,7 +106,7 @@ impl Ends<'_> {
 
 /// Frames the data at `data` in `block` for its receiver, in place; `ends` with this piece. Trailers, if any, are not
 /// in it: see [`last_chunk`].
-fn frame(block: &mut [u8], data: Range<usize>, out: BodyOut, ends: bool) -> Range<usize> {
+pub fn frame(block: &mut [u8], data: Range<usize>, out: BodyOut, ends: bool) -> Range<usize> {
     match out {
         BodyOut::AsIs | BodyOut::ToClose => data,
         BodyOut::Chunked => {
@@ -121,7 +122,7 @@ fn frame(block: &mut [u8], data: Range<usize>, out: BodyOut, ends: bool) -> Rang
 }
 
 /// Writes the last chunk with its trailer fields (RFC 9112 §7.1.2).
-fn last_chunk(out: &mut impl Out, trailers: &[u8]) {
+pub fn last_chunk(out: &mut impl Out, trailers: &[u8]) {
     out.push(b"0\r\n");
     out.push(trailers);
     out.push(b"\r\n");

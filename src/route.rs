@@ -259,6 +259,7 @@ mod tests {
             maps: maps.iter().map(|map| Map::parse(map).unwrap()).collect(),
             upgrade_https: patterns(upgrade),
             forward: patterns(forward),
+            ..Rules::default()
         }
     }
 

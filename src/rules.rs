@@ -6,12 +6,13 @@
 use crate::authority::{OriginUrl, Scheme, canonical, check_name, split_port};
 use std::sync::Arc;
 
-/// The flags `--map`, `--upgrade-https` and `--forward`.
+/// The flags `--map`, `--upgrade-https`, `--forward` and `--upstream-http2`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     pub maps: Vec<Map>,
     pub upgrade_https: Vec<Pattern>,
     pub forward: Vec<Pattern>,
+    pub http2: Vec<Http2Rule>,
 }
 
 /// A set of names, and perhaps one port of theirs.
@@ -118,7 +119,41 @@ impl Map {
     }
 }
 
+/// `--upstream-http2`: whether HTTP/2 is offered to origins over TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http2Rule {
+    origins: Pattern,
+    offers: bool,
+}
+
+impl Http2Rule {
+    /// Reads `auto` or `off` for all origins, or `PATTERN=auto` and `PATTERN=off` for some. Errors: what it is not, for a
+    /// message that names the value.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let (origins, when) = match text.rsplit_once('=') {
+            Some((pattern, when)) => (Pattern::parse(pattern)?, when),
+            None => (Pattern { names: Names::All, port: None }, text),
+        };
+        let offers = match when {
+            "auto" => true,
+            "off" => false,
+            _neither => return Err("is neither auto nor off, and does not end in =auto or =off"),
+        };
+        Ok(Self { origins, offers })
+    }
+}
+
 impl Rules {
+    /// Whether HTTP/2 is offered to an origin over TLS. Of equally narrow patterns the last counts, as of a flag that is
+    /// typed twice.
+    pub fn speaks_http2(&self, name: &str, port: u16) -> bool {
+        let matching = self
+            .http2
+            .iter()
+            .filter_map(|rule| Some((rule.origins.narrowness(name, port)?, rule.offers)));
+        matching.max_by_key(|(narrowness, _)| *narrowness).is_none_or(|(_, offers)| offers)
+    }
+
     /// The origin that a Host is mapped to. `name` is canonical; a Host without a port has `port` 80, for it came by
     /// http. The port says where the client found the proxy, and nothing of the origin's.
     pub fn mapped(&self, name: &Arc<str>, port: u16) -> Option<OriginUrl> {
@@ -170,6 +205,26 @@ mod tests {
         assert!(matches("127.0.0.1", "127.0.0.1", 80));
         assert!(!matches("sts.amazonaws.com", "x.sts.amazonaws.com", 80));
         assert!(!matches("sts.amazonaws.com", "amazonaws.com", 80));
+    }
+
+    #[test]
+    fn http2_is_offered_but_where_the_narrowest_pattern_says_off() {
+        let offers = |flags: &[&str], name: &str| {
+            let http2 = flags.iter().map(|flag| Http2Rule::parse(flag).unwrap()).collect();
+            Rules { http2, ..Rules::default() }.speaks_http2(name, 443)
+        };
+        assert!(offers(&[], "a.example"));
+        assert!(offers(&["auto"], "a.example"));
+        assert!(!offers(&["off"], "a.example"));
+        assert!(!offers(&["auto", "off"], "a.example"));
+        assert!(!offers(&["a.example=off"], "a.example"));
+        assert!(offers(&["a.example=off"], "b.example"));
+        assert!(offers(&["a.example:8443=off"], "a.example"));
+        assert!(offers(&["*.example=off", "a.example=auto"], "a.example"));
+        assert!(offers(&["a.example=auto", "off"], "a.example"));
+        for bad in ["on", "", "=off", "a.example=", "a.example", "a*=off", "a=b=off"] {
+            assert!(Http2Rule::parse(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]
@@ -231,6 +286,7 @@ mod tests {
             maps: maps.iter().map(|map| Map::parse(map).unwrap()).collect(),
             upgrade_https: patterns(upgrade),
             forward: patterns(forward),
+            ..Rules::default()
         }
     }
 

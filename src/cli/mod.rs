@@ -37,7 +37,8 @@ use logs::{
     LOG_LEVEL, SPFACTOR, STSIZE, read_access_log, read_format, read_level,
 };
 use origins::{
-    ALLOW_CIDR, KEEPALIVE_CONNS, KEEPALIVE_TIMEOUT, TCP_CONGESTION, read_congestion, read_network,
+    ALLOW_CIDR, KEEPALIVE_CONNS, KEEPALIVE_TIMEOUT, TCP_CONGESTION, UPSTREAM_HTTP2,
+    read_congestion, read_http2, read_network,
 };
 use other::{CHECK, PID_FILE};
 use routes::{
@@ -124,6 +125,7 @@ fn config(check: &mut Check, ignored_variables: Vec<String>) -> Config {
             maps: check.list(&MAP, RULES_MAX, "maps", read_map),
             upgrade_https: check.list(&UPGRADE_HTTPS, RULES_MAX, "patterns", read_pattern),
             forward: check.list(&FORWARD, RULES_MAX, "patterns", read_pattern),
+            http2: check.list(&UPSTREAM_HTTP2, RULES_MAX, "patterns", read_http2),
         },
         hosts_file: check.value(&RESOLVER, read_resolver),
         dns_servers: check.list(&DNS_SERVER, DNS_SERVERS_MAX, "name servers", read_dns_server),

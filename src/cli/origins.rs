@@ -8,12 +8,25 @@ use ipnet::IpNet;
 
 use crate::cli::flag::{Flag, Group};
 use crate::cli::values::TIME_ABOVE_ZERO;
+use crate::rules::Http2Rule;
 use crate::shard::sys::try_congestion;
 
 pub const GROUP: Group = Group {
     heading: "Origins",
-    flags: &[&KEEPALIVE_CONNS, &KEEPALIVE_TIMEOUT, &ALLOW_CIDR, &TCP_CONGESTION],
+    flags: &[&KEEPALIVE_CONNS, &KEEPALIVE_TIMEOUT, &UPSTREAM_HTTP2, &ALLOW_CIDR, &TCP_CONGESTION],
 };
+
+pub const UPSTREAM_HTTP2: Flag = Flag {
+    help: "Whether https origins may choose HTTP/2: auto (they may) or off, or PATTERN=off for \
+           some; may be repeated (default: auto)",
+    remedy: "give auto, off, PATTERN=auto or PATTERN=off; a pattern is a name, *.SUFFIX or *, with or \
+             without :PORT",
+    ..Flag::values("upstream-http2", "WHEN")
+};
+
+pub fn read_http2(text: &str) -> Result<Http2Rule, &'static str> {
+    Http2Rule::parse(text)
+}
 
 pub const KEEPALIVE_CONNS: Flag = Flag {
     short: Some('c'),

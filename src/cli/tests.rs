@@ -4,7 +4,7 @@ use super::*;
 use crate::authority::{OriginUrl, Scheme};
 use crate::cli::flag::{Flag, Takes, all_flags};
 use crate::config::{AccessLogTo, ApiAt, LogDirectory, LogFormat, Sampling};
-use crate::rules::{Map, Pattern};
+use crate::rules::{Http2Rule, Map, Pattern};
 use log::LevelFilter;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
@@ -121,6 +121,7 @@ fn every_flag_is_taken() {
         "*:80",
         "--upstream",
         "https://up.test:8443/path",
+        "--upstream-http2=*.a.com=off",
         "--resolver",
         "dns",
         "--dns-server",
@@ -151,6 +152,7 @@ fn every_flag_is_taken() {
             maps: vec![Map::parse("sts.a.com=https://b.com").expect("a map")],
             upgrade_https: vec![Pattern::parse("*.a.com").expect("a pattern")],
             forward: vec![Pattern::parse("*:80").expect("a pattern")],
+            http2: vec![Http2Rule::parse("*.a.com=off").expect("a rule")],
         },
         proxies: Proxies::default(),
         upstream: Some(OriginUrl::parse("https://up.test:8443").expect("a URL")),

@@ -78,6 +78,7 @@ pub struct ConnectionFacts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Http11,
+    Http2,
 }
 
 impl Protocol {
@@ -85,6 +86,7 @@ impl Protocol {
     pub fn word(self) -> &'static str {
         match self {
             Protocol::Http11 => "http/1.1",
+            Protocol::Http2 => "h2",
         }
     }
 }

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod asked;
+mod http2;
 mod pages;
 mod respond;
 
@@ -143,11 +144,23 @@ async fn forward(
     if decoder.is_complete() {
         ends.request_is_read(asked.version == Version::Http11);
     }
+    let mut at_hand = None;
+    if origin.speaks.get().may_be_http2() {
+        // On the heap: a request that goes in HTTP/1.1 should not carry the room for it.
+        let request = http2::Request { input, asked, decoder: &mut decoder };
+        match Box::pin(http2::forward(upstream, ends, origin, request, out)).await? {
+            http2::Went::Responded(responded) => return Ok(responded),
+            http2::Went::ToHttp1(lease) => at_hand = lease,
+        }
+    }
     let mut again = Again::MayBe;
     let mut _in_flight = InFlight::of(origin);
     loop {
         ends.progress.begin_attempt();
-        let lease = upstream.lease(origin, ends.watch, again == Again::Is).await?;
+        let lease = match at_hand.take() {
+            Some(lease) => lease,
+            None => upstream.lease(origin, ends.watch, again == Again::Is).await?,
+        };
         _in_flight = lease.count();
         if ends.shard.config.access_log_format == LogFormat::JsonPlus {
             ends.progress.connection.set(Some(lease.facts()));

@@ -196,18 +196,23 @@ fn read_head(
         return Ok(Head::Interim);
     }
     let body_out = BodyOut::of(body, asked.version);
+    let persistence = persistence(ends, asked, body_out);
+    headers::write_response(out, &head, body_out, persistence, asked.id.bytes());
+    ends.progress.status.set(Some(head.status));
+    ends.progress.chunked_out.set(body_out == BodyOut::Chunked);
+    Ok(Head::Final(Plan { body, body_out, persistence, origin_persists: head.keep_alive }))
+}
+
+/// What the client's connection does after the response.
+pub fn persistence(ends: &Ends<'_>, asked: &Asked, body_out: BodyOut) -> Persistence {
     // An answer before the request was read whole leaves the client's stream at an unknown place.
     let persists = asked.keep_alive
         && body_out != BodyOut::ToClose
         && ends.progress.request_read.get()
         && !ends.shard.is_draining();
-    let persistence = match (persists, asked.version) {
+    match (persists, asked.version) {
         (false, _) => Persistence::Closes,
         (true, Version::Http11) => Persistence::Persists,
         (true, Version::Http10) => Persistence::KeepAliveToHttp10,
-    };
-    headers::write_response(out, &head, body_out, persistence, asked.id.bytes());
-    ends.progress.status.set(Some(head.status));
-    ends.progress.chunked_out.set(body_out == BodyOut::Chunked);
-    Ok(Head::Final(Plan { body, body_out, persistence, origin_persists: head.keep_alive }))
+    }
 }

@@ -4,7 +4,10 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Lease, Upstream, connection::Connection, dial::Dialling, lend::Wish, origins::Origin};
+use super::{
+    Lease, Upstream, connection::Connection, dial::Dialling, lend::Wish, origins::Origin,
+    tls::Offer,
+};
 use crate::{
     error::{Cause, Error, Party, Phase},
     limits::LEND_WITHIN_MIN,
@@ -249,7 +252,7 @@ impl Upstream {
         let (origin, waiter) = (origin.clone(), waiter.clone());
         shard::spawn("dial", async move {
             let unanswered = Unanswered(&waiter);
-            let dial = upstream.dial(&origin, &waiter.dialling);
+            let dial = upstream.dial(&origin, &waiter.dialling, Offer::Http1);
             let Some(dialled) = waiter.unless_withdrawn(dial).await else { return };
             let answer = dialled.map(|connection| (connection, Acquired::New));
             match unanswered.0.answer(answer) {

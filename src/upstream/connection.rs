@@ -5,7 +5,7 @@
 use super::{
     addresses::AddressUse,
     table::Held,
-    tls::{NotSent, Parked, Session},
+    tls::{NotSent, Parked, Protocol, Session},
 };
 use crate::{
     error::Cause,
@@ -72,6 +72,21 @@ impl Connection {
         let Transfer { fd, session, held, .. } = transfer;
         let socket = Rc::new(Socket::from_fd(fd)?);
         Ok(Self::new(socket, session.map(Parked::resume), address, held, open))
+    }
+
+    /// It serves this shard alone, and is not one that other shards could ask for.
+    pub fn stays_here(&mut self) {
+        self.held = None;
+    }
+
+    /// What the handshake chose to speak.
+    pub fn protocol(&self) -> Protocol {
+        self.session.as_ref().map_or(Protocol::Http1, |session| session.protocol())
+    }
+
+    /// The session of a connection over TLS, for those who do not read message by message.
+    pub fn session(&self) -> Option<&Session> {
+        self.session.as_deref()
     }
 
     /// The origin's name no longer leads to the address of this connection: no new request on it.

@@ -9,6 +9,7 @@ use super::{
     origins::{Key, Origin, Seat},
     policy::{LEADS_BACK, Refused},
     race::{Reached, Unreached, race},
+    tls::Offer,
     tunnel,
 };
 use crate::{
@@ -62,7 +63,7 @@ impl Dialling {
 }
 
 impl Upstream {
-    /// Makes a new connection to `origin`.
+    /// Makes a new connection to `origin`, which over TLS may choose among what is in `offer`.
     ///
     /// The name and all its addresses together get `--connect-timeout`, the handshake `--tls-timeout`. Errors, by phase:
     /// route (address refused), dns, connect, tls. Cancel-safe: what was under way is closed.
@@ -70,6 +71,7 @@ impl Upstream {
         &self,
         origin: &Origin,
         dialling: &Dialling,
+        offer: Offer,
     ) -> Result<Connection, Error> {
         let open = OpenCount::take(&self.open, self.open_max).or_else(|| {
             self.retire_oldest_idle();
@@ -95,7 +97,7 @@ impl Upstream {
         dialling.connect.set(Some(connected.saturating_duration_since(resolved)));
         let home = self.other_home(origin, reached.used.address().ip);
         let home = home.as_deref().unwrap_or(origin);
-        let connection = self.finish_dial(home, reached, open, deadline).await;
+        let connection = self.finish_dial(home, reached, open, (deadline, offer)).await;
         if origin.key.scheme == Scheme::Https {
             dialling.tls.set(Some(connected.elapsed()));
         }
@@ -135,7 +137,8 @@ impl Upstream {
         let deadline = Instant::now() + self.shard.config.connect_timeout;
         let none = || None::<OpenCount>;
         if let Ok(reached) = race(vec![address], origin.key.dialled().1, deadline, none).await
-            && let Ok(connection) = self.finish_dial(origin, reached, open, deadline).await
+            && let Ok(connection) =
+                self.finish_dial(origin, reached, open, (deadline, Offer::Http1)).await
         {
             connection.retire();
         }
@@ -147,7 +150,7 @@ impl Upstream {
         origin: &Origin,
         reached: Reached,
         open: OpenCount,
-        deadline: Instant,
+        (deadline, offer): (Instant, Offer),
     ) -> Result<Connection, Error> {
         let Reached { stream, used, took } = reached;
         let socket = Rc::new(Socket::new(stream));
@@ -157,8 +160,8 @@ impl Upstream {
             Scheme::Http => None,
             Scheme::Https => {
                 self.tunnel(&origin.key, &socket, deadline).await?;
-                let handshake =
-                    self.tls.handshake(&origin.key.name, socket.clone(), &self.shard.blocks);
+                let name = &origin.key.name;
+                let handshake = self.tls.handshake(name, offer, socket.clone(), &self.shard.blocks);
                 let within = monoio::time::timeout(self.shard.config.tls_timeout, handshake);
                 let session = within.await.unwrap_or(Err(Cause::TimedOut)).map_err(|cause| {
                     used.address().failed(Instant::now());

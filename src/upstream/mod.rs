@@ -14,6 +14,7 @@ pub mod connection;
 mod dial;
 pub mod dns;
 pub mod fixed;
+pub mod http2;
 mod known_names;
 pub mod lend;
 pub mod names;
@@ -45,6 +46,7 @@ use addresses::Chance;
 use connection::Connection;
 use fixed::Fixed;
 pub use fixed::InFlight;
+use http2::acquire::Speaks;
 use lend::Neighbours;
 use names::Names;
 pub use origins::{Destination, Origin};
@@ -82,6 +84,8 @@ pub struct Upstream {
     open: Rc<Cell<usize>>,
     open_max: usize,
     looked: Cell<Instant>,
+    /// Too much waits for slow clients of HTTP/2 origins.
+    is_under_pressure: Cell<bool>,
 }
 
 /// Histograms copied without a pause: 2 µs each (PERF.md).
@@ -172,6 +176,7 @@ impl Upstream {
             open: Rc::default(),
             open_max: shares.open_max,
             looked: Cell::new(Instant::now()),
+            is_under_pressure: Cell::new(false),
         })
     }
 
@@ -193,7 +198,11 @@ impl Upstream {
     }
 
     pub(super) fn origin(&self, key: Key) -> Rc<Origin> {
-        self.origins.borrow_mut().get_or_add(key, &self.idle, |key| {
+        // Where each address is an origin of its own, a request is spread over them as HTTP/1.1 has it.
+        let http2 =
+            self.fixed.is_none() && self.shard.config.rules.speaks_http2(&key.name, key.port);
+        let speaks = Speaks::at_first(key.scheme, http2);
+        self.origins.borrow_mut().get_or_add(key, &self.idle, speaks, |key| {
             let place = self.neighbours.table.enter(self.neighbours.hash(key))?;
             Some(Seat::new(place, self.shard.index))
         })
@@ -276,7 +285,10 @@ impl Upstream {
     fn retire_oldest_idle(&self) {
         let origins = self.origins.borrow();
         let with_idle = origins.by_key.values().filter(|origin| !origin.idle.borrow().is_empty());
-        let Some(origin) = with_idle.min_by_key(|origin| origin.used.get()) else { return };
+        let Some(origin) = with_idle.min_by_key(|origin| origin.used.get()) else {
+            origins.by_key.values().any(|origin| origin.streams.retire_idle());
+            return;
+        };
         if let Some(oldest) = origin.idle.borrow_mut().take_oldest() {
             self.idle.set(self.idle.get() - 1);
             oldest.retire();
@@ -293,6 +305,7 @@ impl Upstream {
         }
         self.names.sweep(now);
         self.look_after_fixed(now);
+        self.sweep_streams(now);
         for origin in self.origins.borrow().by_key.values() {
             let mut idle = origin.idle.borrow_mut();
             let mut gone = Vec::new();

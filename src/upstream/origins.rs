@@ -6,6 +6,7 @@ use super::{
     acquire::Waiting,
     addresses::Addresses,
     connection::Connection,
+    http2::{acquire::Speaks, streams::Streams},
     policy::Refused,
     pool::IdleSet,
     table::{Held, Place},
@@ -115,6 +116,9 @@ pub struct Origin {
     pub waiting: RefCell<VecDeque<Waiting>>,
     /// Where the shards tell each other of their connections; None if the table is full.
     pub seat: Option<Seat>,
+    pub speaks: Cell<Speaks>,
+    /// Its HTTP/2 connections.
+    pub streams: Rc<Streams>,
     pub latency: RefCell<OriginLatency>,
     pub addresses: RefCell<Addresses>,
     /// Requests that were sent here, or wait for a connection to be.
@@ -179,6 +183,7 @@ impl Origins {
         &mut self,
         key: Key,
         idle: &Cell<usize>,
+        speaks: Speaks,
         seat: impl FnOnce(&Key) -> Option<Seat>,
     ) -> Rc<Origin> {
         if let Some(known) = self.by_key.get(&key) {
@@ -192,6 +197,8 @@ impl Origins {
             key: key.clone(),
             idle: RefCell::default(),
             waiting: RefCell::default(),
+            speaks: Cell::new(speaks),
+            streams: Rc::default(),
             latency: RefCell::new(OriginLatency::new()),
             addresses: RefCell::default(),
             in_flight: Cell::new(0),
@@ -211,6 +218,7 @@ impl Origins {
                 known.retain(|_, destination| !Rc::ptr_eq(&destination.origin, &origin));
             }
             origin.forgotten.set(true);
+            origin.streams.retire_all();
             let dropped = std::mem::take(&mut *origin.idle.borrow_mut());
             idle.set(idle.get() - dropped.len());
         }

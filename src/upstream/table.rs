@@ -30,6 +30,8 @@ struct Slot {
     word: AtomicU64,
     /// What a new connection costs, in microseconds; 0: not known.
     dial_us: AtomicU32,
+    /// What the origin was last heard to speak; 0: not known.
+    speaks: AtomicU32,
 }
 
 #[derive(Default)]
@@ -92,6 +94,7 @@ impl Table {
         let claimed = self.slots[slot].word.fetch_update(AcqRel, Acquire, first).is_ok();
         if claimed {
             self.slots[slot].dial_us.store(0, Relaxed);
+            self.slots[slot].speaks.store(0, Relaxed);
         }
         claimed
     }
@@ -148,6 +151,17 @@ impl Place {
     pub fn dial_cost(&self) -> Duration {
         count_access();
         Duration::from_micros(self.table.slots[self.slot].dial_us.load(Acquire).into())
+    }
+
+    /// What was told last of the protocol that the origin speaks, in the numbers of those who tell it; 0: nothing.
+    pub fn speaks(&self) -> u32 {
+        count_access();
+        self.table.slots[self.slot].speaks.load(Acquire)
+    }
+
+    pub fn tell_speaks(&self, number: u32) {
+        count_access();
+        self.table.slots[self.slot].speaks.store(number, Release);
     }
 
     /// Takes down what a new connection took.

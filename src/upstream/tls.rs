@@ -40,7 +40,23 @@ pub const PROVIDER: &str = "rustls 0.23 with aws-lc-rs";
 /// The configuration that all shards share: roots, versions, and the store of sessions to resume.
 #[derive(Clone)]
 pub struct Tls {
-    config: Arc<ClientConfig>,
+    http1: Arc<ClientConfig>,
+    either: Arc<ClientConfig>,
+}
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// What a handshake offers to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    Http1,
+    /// HTTP/2, else HTTP/1.1; the origin chooses.
+    Either,
 }
 
 /// Where the trusted roots came from, for the log.
@@ -79,7 +95,9 @@ impl Tls {
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.resumption = Resumption::in_memory_sessions(TLS_SESSIONS_MAX);
-        Ok((Self { config: Arc::new(config) }, from))
+        let mut either = config.clone();
+        either.alpn_protocols.insert(0, b"h2".to_vec());
+        Ok((Self { http1: Arc::new(config), either: Arc::new(either) }, from))
     }
 
     /// Makes the handshake; `name` is a host name or an address, for SNI and verification. Dropping the future closes
@@ -87,14 +105,19 @@ impl Tls {
     pub async fn handshake(
         &self,
         name: &str,
+        offer: Offer,
         socket: Rc<Socket>,
         blocks: &Blocks,
     ) -> Result<Session, Cause> {
+        let config = match offer {
+            Offer::Http1 => &self.http1,
+            Offer::Either => &self.either,
+        };
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| Cause::Tls(format!("{name} cannot be a name in a certificate")))?;
         let io = RecordAligned { socket, ahead: blocks.small(), range: 0..0, record_left: 0 };
         let stream =
-            TlsConnector::from(self.config.clone()).connect(name, io).await.map_err(cause_of)?;
+            TlsConnector::from(config.clone()).connect(name, io).await.map_err(cause_of)?;
         let (io, mut connection) = stream.into_parts();
         // What is written is bounded by the blocks it comes from, and sent before more is taken.
         connection.set_buffer_limit(None);
@@ -248,6 +271,51 @@ impl Session {
         };
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
         TlsFacts { version, resumed }
+    }
+
+    /// What the two ends agreed to speak (ALPN, RFC 7301). An origin that chose nothing speaks HTTP/1.1.
+    pub fn protocol(&self) -> Protocol {
+        match self.state.borrow().connection.alpn_protocol() {
+            Some(b"h2") => Protocol::Http2,
+            Some(_) | None => Protocol::Http1,
+        }
+    }
+
+    /// From here on at most about `bytes` of ciphertext wait to be sent: [`Session::write_now`] takes no more.
+    pub fn bound_pending(&self, bytes: usize) {
+        self.state.borrow_mut().connection.set_buffer_limit(Some(bytes));
+    }
+
+    /// Decrypts into `plain` what is at hand. 0: the peer said goodbye. None: more ciphertext is needed.
+    ///
+    /// Errors: [`Cause::Closed`] if the stream ended without close_notify; a record that is not authentic.
+    pub fn read_now(&self, plain: &mut [u8], blocks: &Blocks) -> Result<Option<usize>, Cause> {
+        self.state.borrow_mut().take_plaintext(plain, blocks)
+    }
+
+    /// Whether all the ciphertext that was given is taken in, so that more may be given.
+    pub fn wants_ciphertext(&self) -> bool {
+        self.state.borrow().range.is_empty()
+    }
+
+    /// Gives `n` bytes of ciphertext, received at the start of `cipher`; 0 is the end of the stream.
+    pub fn give(&self, cipher: Block, n: usize) {
+        self.state.borrow_mut().give_ciphertext(cipher, n);
+    }
+
+    /// Encrypts some of `plain`. Returns how much: 0 once the bound of [`Session::bound_pending`] is reached.
+    pub fn write_now(&self, plain: &[io::IoSlice<'_>]) -> Result<usize, Cause> {
+        self.state.borrow_mut().connection.writer().write_vectored(plain).map_err(cause_of_io)
+    }
+
+    /// Whether ciphertext waits to be sent.
+    pub fn has_pending(&self) -> bool {
+        self.state.borrow().connection.wants_write()
+    }
+
+    /// Moves ciphertext that waits to be sent into `cipher`. Returns how much.
+    pub fn take_pending(&self, cipher: &mut [u8]) -> Result<usize, Cause> {
+        self.state.borrow_mut().write_pending(cipher).map_err(cause_of_io)
     }
 
     /// Whether nothing is left over from the last response.

@@ -12,6 +12,9 @@ const PLACES: &[(&str, &str)] = &[
     ("core_affinity", "shard/"),
     ("io_uring", "shard/"),
     ("hickory_resolver", "upstream/dns/"),
+    ("h2", "upstream/http2/"),
+    ("http", "upstream/http2/"),
+    ("bytes", "upstream/http2/"),
 ];
 
 /// The only files in which a raw call may be made.

@@ -132,9 +132,9 @@ fn origin_without_alpn_is_spoken_to() {
 }
 
 #[test]
-fn origin_that_speaks_only_http_2_gets_502() {
+fn origin_that_speaks_only_http_2_gets_502_where_that_is_off() {
     let origin = TlsOrigin::options().alpn(&["h2"]).answering(OK);
-    let proxy = Proxy::start(&[]);
+    let proxy = Proxy::start(&["--upstream-http2", "off"]);
     let mut client = Client::connect(&proxy);
     client.request("GET", &origin.host(), "/", "", b"");
     client.read_error(502);

@@ -8,6 +8,7 @@ pub mod ca;
 pub mod client;
 pub mod dns;
 pub mod freeze;
+pub mod http2;
 pub mod origin;
 pub mod proxy;
 pub mod tls;

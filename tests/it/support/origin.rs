@@ -187,6 +187,20 @@ impl Origin {
         OriginConn::open(tcp, &self.shared, self.tls.as_ref()).expect("a TLS handshake")
     }
 
+    /// The TLS handshake on a connection of [`Origin::accept_tcp`].
+    #[track_caller]
+    pub fn handshake(&self, tcp: TcpStream) -> OriginConn {
+        OriginConn::open(tcp, &self.shared, self.tls.as_ref()).expect("a TLS handshake")
+    }
+
+    /// As [`Origin::accept`] with another deadline.
+    #[track_caller]
+    pub fn accept_within(&self, deadline: Duration) -> OriginConn {
+        let waiting = self.waiting.lock().expect("waiting connections");
+        let tcp = waiting.recv_timeout(deadline).expect("a connection to the origin in time");
+        self.handshake(tcp)
+    }
+
     /// The next connection of a scripted origin before any TLS.
     #[track_caller]
     pub fn accept_tcp(&self) -> TcpStream {
@@ -332,6 +346,11 @@ impl OriginConn {
     }
 
     #[track_caller]
+    pub fn try_read_exact(&mut self, len: usize) -> Option<Vec<u8>> {
+        self.wire.try_read_exact(len)
+    }
+
+    #[track_caller]
     pub fn read_until(&mut self, mark: &[u8]) -> Vec<u8> {
         self.wire.read_until(mark)
     }
@@ -400,6 +419,16 @@ impl OriginConn {
             )
         };
         assert_eq!(result, 0, "TCP_CORK: {}", std::io::Error::last_os_error());
+    }
+
+    /// Whether bytes have arrived, without waiting.
+    pub fn has_bytes(&mut self) -> bool {
+        self.wire.has_bytes()
+    }
+
+    /// The socket, beside all TLS.
+    pub fn tcp(&self) -> &TcpStream {
+        self.wire.io().tcp()
     }
 
     /// FIN, inside TLS after close_notify.

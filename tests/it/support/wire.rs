@@ -216,6 +216,18 @@ impl Wire {
         }
     }
 
+    /// Whether a read would bring bytes, without waiting.
+    pub fn has_bytes(&mut self) -> bool {
+        if !self.pending.is_empty() {
+            return true;
+        }
+        let tcp = self.io().tcp();
+        tcp.set_nonblocking(true).expect("nonblocking");
+        let peeked = tcp.peek(&mut [0]);
+        tcp.set_nonblocking(false).expect("blocking");
+        peeked.is_ok()
+    }
+
     /// Reads until `find` says how many pending bytes belong together.
     #[track_caller]
     fn take(
@@ -260,6 +272,12 @@ impl Wire {
             Ok(bytes) => bytes,
             Err(ended) => self.fail(&format!("{ended:?} before {len} bytes")),
         }
+    }
+
+    /// As [`Wire::read_exact`], or `None` if the connection ends before that.
+    #[track_caller]
+    pub fn try_read_exact(&mut self, len: usize) -> Option<Vec<u8>> {
+        self.take(&format!("{len} bytes"), |bytes| (bytes.len() >= len).then_some(len)).ok()
     }
 
     /// Everything up to and with `mark`.

@@ -1,0 +1,280 @@
+//! A place on an HTTP/2 connection for a request: on one that is there, or on the one that is dialled for all that wait.
+//!
+//! What an origin speaks is learned from its handshakes. Until it is known, and while it is HTTP/2, one dial serves every
+//! request that waits; an origin that turns out to speak HTTP/1.1 only is dialled for each, as ever.
+
+#![forbid(unsafe_code)]
+
+use super::{
+    begin,
+    exchange::{Broken, Receiving, Sending},
+    multiplexed::Slot,
+    streams::Granted,
+};
+use crate::{
+    authority::Scheme,
+    error::{Cause, Error, Party, Phase},
+    limits::{HTTP2_ASK_AGAIN_AFTER, HTTP2_HELD_BYTES_MAX},
+    observe::{
+        access_log::{self, ConnectionFacts},
+        latency::{Acquired, Cost},
+    },
+    shard::{self, watch::Watch},
+    upstream::{
+        Lease, Upstream,
+        dial::Dialling,
+        origins::Origin,
+        tls::{Offer, Protocol},
+    },
+};
+use http::Request;
+use std::{net::SocketAddr, rc::Rc, time::Instant};
+
+/// What shards tell each other of an origin.
+const TOLD_HTTP1: u32 = 1;
+const TOLD_HTTP2: u32 = 2;
+
+/// What an origin speaks, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    /// It has not been asked.
+    Unknown,
+    Http2,
+    /// When asked at that time, it chose HTTP/1.1.
+    Http1(Instant),
+    /// HTTP/1.1, because it is not over TLS, or was told to be.
+    Http1Only,
+}
+
+impl Speaks {
+    /// What is known at first.
+    pub fn at_first(scheme: Scheme, http2: bool) -> Self {
+        if http2 && scheme == Scheme::Https { Self::Unknown } else { Self::Http1Only }
+    }
+
+    /// Whether a request should ask for a place on an HTTP/2 connection.
+    pub fn may_be_http2(self) -> bool {
+        match self {
+            Self::Unknown | Self::Http2 => true,
+            Self::Http1(_) | Self::Http1Only => false,
+        }
+    }
+
+    /// Forgets an old answer: the origin may have learned HTTP/2.
+    pub fn after(self, now: Instant) -> Self {
+        match self {
+            Self::Http1(asked) if now.saturating_duration_since(asked) >= HTTP2_ASK_AGAIN_AFTER => {
+                Self::Unknown
+            }
+            other => other,
+        }
+    }
+}
+
+/// How a request goes to an origin that may speak HTTP/2.
+pub enum Way {
+    Http2(Stream),
+    /// In HTTP/1.1; on this connection, if there is one.
+    Http1(Option<Lease>),
+}
+
+/// A request's place on an HTTP/2 connection.
+pub struct Stream {
+    slot: Slot,
+    origin: Rc<Origin>,
+    /// How the request got it: a connection that was not made for it may have been given up by the origin meanwhile.
+    pub acquired: Acquired,
+    pub cost: Cost,
+}
+
+impl Stream {
+    /// For the access log.
+    pub fn facts(&self) -> ConnectionFacts {
+        let connection = &self.slot.on.wire.connection;
+        ConnectionFacts {
+            origin: SocketAddr::new(connection.ip(), self.origin.key.dialled().1),
+            acquired: self.acquired,
+            cost: self.cost,
+            protocol: access_log::Protocol::Http2,
+            tls: connection.tls_facts(),
+        }
+    }
+
+    /// Sends the head; `ends` if nothing follows it. Errors: the connection takes no more; nothing was sent.
+    pub fn open(self, request: Request<()>, ends: bool) -> Result<(Sending, Receiving), Broken> {
+        self.slot.open(request, ends, (self.origin, self.acquired))
+    }
+}
+
+impl Upstream {
+    /// Gives a place on an HTTP/2 connection to `origin`, if it speaks that.
+    ///
+    /// Errors: those of the dial; too many wait, or for too long. A wait ends when `watch` cuts. Cancel-safe.
+    pub async fn stream(&self, origin: &Rc<Origin>, watch: &Watch) -> Result<Way, Error> {
+        let begun = Instant::now();
+        origin.used.set(begun);
+        if origin.speaks.get() == Speaks::Unknown {
+            match origin.seat.as_ref().map_or(0, |seat| seat.place.speaks()) {
+                TOLD_HTTP1 => origin.speaks.set(Speaks::Http1(begun)),
+                TOLD_HTTP2 => origin.speaks.set(Speaks::Http2),
+                _ => {} // No shard knows.
+            }
+            if !origin.speaks.get().may_be_http2() || !origin.idle.borrow().is_empty() {
+                return Ok(Way::Http1(None));
+            }
+        }
+        if let Some(slot) = origin.streams.try_take() {
+            self.dial_streams(origin);
+            let (acquired, cost) = (Acquired::Reused, Cost::default());
+            return Ok(Way::Http2(Stream { slot, origin: origin.clone(), acquired, cost }));
+        }
+        let busy = |text| Error::proxy(Phase::Connect, Cause::Busy(text));
+        let waiting = origin.streams.wait().ok_or_else(|| {
+            busy("too many requests wait for this origin; it takes few of them at once")
+        })?;
+        self.dial_streams(origin);
+        let config = &self.shard.config;
+        let within = config.connect_timeout + config.tls_timeout;
+        let granted = watch.unless_cut(monoio::time::timeout(within, waiting)).await;
+        let slot = match granted {
+            None => return Err(watch.explain(Party::Origin, Phase::Connect, Cause::TimedOut)),
+            Some(Err(_elapsed)) => {
+                return Err(busy("no request of this origin ended in time to make room"));
+            }
+            Some(Ok(Granted::Failed(error))) => return Err(error),
+            Some(Ok(Granted::Http1(None))) => return Ok(Way::Http1(None)),
+            Some(Ok(Granted::Http1(Some((connection, dialling))))) => {
+                let acquired = Acquired::New;
+                let cost = dialling.cost(acquired, begun.elapsed());
+                let origin = origin.clone();
+                return Ok(Way::Http1(Some(Lease { connection, acquired, cost, origin })));
+            }
+            Some(Ok(Granted::Slot(slot))) => slot,
+        };
+        let is_new = slot.on.began() >= begun;
+        let acquired = if is_new { Acquired::New } else { Acquired::Waited };
+        let cost = slot.on.dialling.cost(acquired, begun.elapsed());
+        Ok(Way::Http2(Stream { slot, origin: origin.clone(), acquired, cost }))
+    }
+
+    /// Looks after all HTTP/2 connections.
+    pub(in crate::upstream) fn sweep_streams(&self, now: Instant) {
+        let origins = self.origins.borrow();
+        let used = origins.by_key.values().filter(|origin| origin.speaks.get().may_be_http2());
+        // Between the bounds it stays as it is, so that windows do not change with every sweep.
+        let held: usize = used.clone().map(|origin| origin.streams.held_bytes()).sum();
+        if held > HTTP2_HELD_BYTES_MAX {
+            self.is_under_pressure.set(true);
+        } else if held < HTTP2_HELD_BYTES_MAX / 2 {
+            self.is_under_pressure.set(false);
+        }
+        let timeout = self.shard.config.keepalive_timeout;
+        for origin in used {
+            origin.streams.sweep(now, timeout, self.is_under_pressure.get());
+        }
+        for origin in origins.by_key.values() {
+            // What the others were told is forgotten with it, or it would be believed at once.
+            let asks_again = origin.speaks.get().after(now) != origin.speaks.get();
+            if asks_again && origin.idle.borrow().is_empty() && origin.waiting.borrow().is_empty() {
+                origin.speaks.set(Speaks::Unknown);
+                if let Some(seat) = &origin.seat {
+                    seat.place.tell_speaks(0);
+                }
+            }
+        }
+    }
+
+    /// Dials as many connections as the origin's requests want now.
+    fn dial_streams(&self, origin: &Rc<Origin>) {
+        let wanted = match origin.speaks.get() {
+            Speaks::Http2 => origin.streams.dials_wanted(),
+            Speaks::Unknown => usize::from(!origin.streams.has_any()),
+            Speaks::Http1(_) | Speaks::Http1Only => 0,
+        };
+        for _ in 0..wanted {
+            self.dial_stream(origin);
+        }
+    }
+
+    fn dial_stream(&self, origin: &Rc<Origin>) {
+        let upstream = self.this.upgrade().expect("the shard holds it while it runs");
+        self.replace_lost_streams(origin);
+        let mut ending = Ending::of_dial(origin);
+        shard::spawn("HTTP/2 dial", async move {
+            let origin = ending.origin.clone();
+            let streams = &origin.streams;
+            let dialling = Dialling::default();
+            let dial = upstream.dial(&origin, &dialling, Offer::Either);
+            let Some(dialled) = streams.unless_abandoned(dial).await else { return };
+            ending.failed = match dialled {
+                Ok(connection) if connection.protocol() == Protocol::Http2 => {
+                    learn(&origin, Protocol::Http2);
+                    let begun = begin(&upstream.shard, streams, connection, dialling).await;
+                    begun.err().map(|cause| Error::origin(Phase::Tls, cause))
+                }
+                Ok(connection) => {
+                    if streams.is_empty() {
+                        learn(&origin, Protocol::Http1);
+                    }
+                    if let Some(unasked) = streams.is_http1(connection, dialling) {
+                        upstream.keep(&origin, unasked, Instant::now());
+                    }
+                    None
+                }
+                Err(error) => Some(error),
+            };
+            drop(ending);
+        });
+    }
+
+    /// From now on, where the origin gives up a connection that is in use, the next one is made before it is asked for.
+    fn replace_lost_streams(&self, origin: &Rc<Origin>) {
+        let (upstream, weak) = (self.this.clone(), Rc::downgrade(origin));
+        origin.streams.on_lost(move || {
+            let (Some(upstream), Some(origin)) = (upstream.upgrade(), weak.upgrade()) else {
+                return;
+            };
+            let unused = Instant::now().saturating_duration_since(origin.used.get());
+            let in_use = unused < upstream.shard.config.keepalive_timeout;
+            if in_use && !origin.forgotten.get() && !origin.streams.has_any() {
+                upstream.dial_stream(&origin);
+            }
+        });
+    }
+}
+
+/// Takes down what a handshake chose, for this shard and the others.
+fn learn(origin: &Origin, protocol: Protocol) {
+    let (speaks, told) = match protocol {
+        Protocol::Http1 => (Speaks::Http1(Instant::now()), TOLD_HTTP1),
+        Protocol::Http2 => (Speaks::Http2, TOLD_HTTP2),
+    };
+    origin.speaks.set(speaks);
+    if let Some(seat) = &origin.seat {
+        seat.place.tell_speaks(told);
+    }
+}
+
+/// The end of a dial, whatever became of it.
+struct Ending {
+    origin: Rc<Origin>,
+    failed: Option<Error>,
+}
+
+impl Ending {
+    fn of_dial(origin: &Rc<Origin>) -> Self {
+        origin.streams.dial_begins();
+        // What is said of a dial that panicked.
+        let failed = Some(Error::proxy(Phase::Connect, Cause::Closed));
+        Self { origin: origin.clone(), failed }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.origin.streams.dial_ends();
+        if let Some(error) = &self.failed {
+            self.origin.streams.dial_failed(error);
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! The HTTP/2 connections of one origin, and the requests that wait for a place on one.
+
+#![forbid(unsafe_code)]
+
+use super::multiplexed::{Multiplexed, Slot};
+use crate::{
+    error::Error,
+    limits::{HTTP2_DIALS_AT_ONCE, HTTP2_STREAMS_EXPECTED, HTTP2_WAITING_MAX},
+    upstream::{connection::Connection, dial::Dialling},
+};
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+#[derive(Default)]
+pub struct Streams {
+    /// Those that take requests, oldest first.
+    connections: RefCell<Vec<Rc<Multiplexed>>>,
+    /// Those that finish what they have.
+    leaving: RefCell<Vec<Rc<Multiplexed>>>,
+    queue: RefCell<VecDeque<Rc<Waiter>>>,
+    /// Waiters in the queue that are still wanted.
+    waiting: Cell<usize>,
+    dials: Cell<usize>,
+    /// All who waited for the first connection have left; dials that see it end.
+    is_abandoned: Cell<bool>,
+    dial_wakers: RefCell<Vec<Waker>>,
+    goaways: Cell<u64>,
+    /// Called when the origin gave up a connection that had served.
+    on_lost: OnceCell<Box<dyn Fn()>>,
+}
+
+/// What a request that waited gets.
+pub enum Granted {
+    Slot(Slot),
+    /// The origin speaks HTTP/1.1 only; the first who waits gets the connection on which it said so.
+    Http1(Option<(Connection, Dialling)>),
+    Failed(Error),
+}
+
+struct Waiter {
+    granted: RefCell<Option<Granted>>,
+    waker: RefCell<Option<Waker>>,
+    is_gone: Cell<bool>,
+}
+
+/// What an operator sees of an origin's connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Requests under way on each connection, and how many it takes.
+    pub connections: Vec<(usize, usize)>,
+    /// Connections that take no more and still finish some.
+    pub leaving: usize,
+    pub goaways: u64,
+}
+
+impl Streams {
+    /// A place on a connection, if one has room: the oldest that is not nearly full, else any.
+    pub fn try_take(&self) -> Option<Slot> {
+        let connections = self.connections.borrow();
+        connections
+            .iter()
+            .find(|c| !is_nearly_full(c))
+            .and_then(Slot::take)
+            .or_else(|| connections.iter().find_map(Slot::take))
+    }
+
+    /// Whether a connection is there or on its way.
+    pub fn has_any(&self) -> bool {
+        self.dials.get() > 0 || !self.connections.borrow().is_empty()
+    }
+
+    /// Waits for a place. None: too many wait already. Cancel-safe: a place that was granted meanwhile goes to the next.
+    pub fn wait(self: &Rc<Self>) -> Option<Waiting> {
+        if self.waiting.get() >= HTTP2_WAITING_MAX {
+            return None;
+        }
+        let waiter = Rc::new(Waiter {
+            granted: RefCell::default(),
+            waker: RefCell::default(),
+            is_gone: Cell::new(false),
+        });
+        let mut queue = self.queue.borrow_mut();
+        if queue.len() > 2 * self.waiting.get() + 16 {
+            queue.retain(|waiter| !waiter.is_gone.get());
+        }
+        queue.push_back(waiter.clone());
+        self.is_abandoned.set(false);
+        self.waiting.set(self.waiting.get() + 1);
+        Some(Waiting { streams: self.clone(), waiter })
+    }
+
+    /// How many connections to dial now: enough for those that wait, and one before the last place is taken.
+    pub fn dials_wanted(&self) -> usize {
+        let connections = self.connections.borrow();
+        let waiting = self.waiting.get();
+        let room: usize =
+            connections.iter().map(|c| c.streams_max().saturating_sub(c.in_flight())).sum();
+        // An origin that has not said how many it takes is about to.
+        let is_settling = connections.iter().any(|c| !c.is_settled());
+        let is_nearly_full = !connections.is_empty() && connections.iter().all(is_nearly_full);
+        let coming = room + self.dials.get() * HTTP2_STREAMS_EXPECTED;
+        let short = if is_settling {
+            0
+        } else if waiting > coming {
+            (waiting - coming).div_ceil(HTTP2_STREAMS_EXPECTED)
+        } else {
+            usize::from(is_nearly_full && self.dials.get() == 0)
+        };
+        short.min(HTTP2_DIALS_AT_ONCE - self.dials.get().min(HTTP2_DIALS_AT_ONCE))
+    }
+
+    pub fn dial_begins(&self) {
+        self.dials.set(self.dials.get() + 1);
+        self.is_abandoned.set(false);
+    }
+
+    /// A dial has ended, in whatever way.
+    pub fn dial_ends(&self) {
+        self.dials.set(self.dials.get() - 1);
+        if self.dials.get() == 0 {
+            self.dial_wakers.borrow_mut().clear();
+        }
+    }
+
+    /// Runs a dial unless all who waited for a first connection leave: then it is dropped and None returned.
+    pub async fn unless_abandoned<F: Future>(&self, dial: F) -> Option<F::Output> {
+        let mut dial = pin!(dial);
+        poll_fn(|cx| {
+            if self.is_abandoned.get() {
+                return Poll::Ready(None);
+            }
+            self.remember_dial(cx.waker());
+            dial.as_mut().poll(cx).map(Some)
+        })
+        .await
+    }
+
+    fn remember_dial(&self, waker: &Waker) {
+        let mut wakers = self.dial_wakers.borrow_mut();
+        if !wakers.iter().any(|known| known.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+    }
+
+    fn is_left(&self) {
+        self.waiting.set(self.waiting.get() - 1);
+        if self.waiting.get() == 0 && self.connections.borrow().is_empty() {
+            self.is_abandoned.set(true);
+            self.dial_wakers.borrow_mut().drain(..).for_each(Waker::wake);
+        }
+    }
+
+    /// Puts a connection to use.
+    pub fn add(&self, connection: Rc<Multiplexed>) {
+        self.connections.borrow_mut().push(connection);
+        self.serve_waiting();
+    }
+
+    /// A dial failed. Those that wait learn it, unless there is something else to wait for.
+    pub fn dial_failed(&self, error: &Error) {
+        if !self.has_any() {
+            while let Some(waiter) = self.next_waiter() {
+                waiter.grant(Granted::Failed(error.clone()));
+            }
+        }
+    }
+
+    /// The origin chose HTTP/1.1 on `connection`. Returns it if nobody waits for one.
+    pub fn is_http1(&self, connection: Connection, dialling: Dialling) -> Option<Connection> {
+        let Some(first) = self.next_waiter() else { return Some(connection) };
+        first.grant(Granted::Http1(Some((connection, dialling))));
+        // Where others speak HTTP/2 they are waited for.
+        while self.connections.borrow().is_empty()
+            && let Some(waiter) = self.next_waiter()
+        {
+            waiter.grant(Granted::Http1(None));
+        }
+        None
+    }
+
+    pub(super) fn serve_waiting(&self) {
+        while self.waiting.get() > 0 {
+            let Some(slot) = self.try_take() else { return };
+            let waiter = self.next_waiter().expect("those that wait are in the queue");
+            waiter.grant(Granted::Slot(slot));
+        }
+    }
+
+    fn next_waiter(&self) -> Option<Rc<Waiter>> {
+        loop {
+            let waiter = self.queue.borrow_mut().pop_front()?;
+            if !waiter.is_gone.get() {
+                self.waiting.set(self.waiting.get() - 1);
+                return Some(waiter);
+            }
+        }
+    }
+
+    pub(super) fn count_goaway(&self) {
+        self.goaways.set(self.goaways.get() + 1);
+    }
+
+    /// What to do when the origin gives up a connection that had served.
+    pub fn on_lost(&self, replace: impl Fn() + 'static) {
+        self.on_lost.get_or_init(|| Box::new(replace));
+    }
+
+    /// The origin gave up `connection`.
+    pub(super) fn lost(&self, connection: &Multiplexed) {
+        if self.leaves(connection)
+            && connection.served() > 0
+            && let Some(replace) = self.on_lost.get()
+        {
+            replace();
+        }
+    }
+
+    /// `connection` takes no more requests. Returns whether it did before.
+    fn leaves(&self, connection: &Multiplexed) -> bool {
+        let is_it = |c: &Rc<Multiplexed>| std::ptr::eq(&**c, connection);
+        let at = self.connections.borrow().iter().position(is_it);
+        let mut leaving = self.leaving.borrow_mut();
+        if let Some(at) = at {
+            leaving.push(self.connections.borrow_mut().remove(at));
+        }
+        // What has ended is held by its requests only: its descriptor goes with the last of them.
+        leaving.retain(|c| c.in_flight() > 0 && !c.has_ended());
+        at.is_some()
+    }
+
+    /// Response bytes that wait for slow clients.
+    pub fn held_bytes(&self) -> usize {
+        self.connections.borrow().iter().map(|c| c.held_bytes()).sum()
+    }
+
+    /// Looks after every connection; retires those that were idle for `timeout`.
+    pub fn sweep(&self, now: Instant, timeout: Duration, is_under_pressure: bool) {
+        let connections = self.connections.borrow().clone();
+        let leaving = self.leaving.borrow().clone();
+        for connection in connections.iter().chain(&leaving) {
+            connection.sweep(now, is_under_pressure);
+        }
+        for connection in &connections {
+            let idle = connection.idle_since();
+            let too_long = |since| now.saturating_duration_since(since) >= timeout;
+            if idle.is_some_and(too_long) || connection.is_used_up() || connection.has_left() {
+                connection.retire();
+                self.leaves(connection);
+            }
+        }
+    }
+
+    /// How many connections there are, those that finish included.
+    pub fn len(&self) -> usize {
+        self.connections.borrow().len() + self.leaving.borrow().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let connections = self.connections.borrow();
+        Snapshot {
+            connections: connections.iter().map(|c| (c.in_flight(), c.streams_max())).collect(),
+            leaving: self.leaving.borrow().len(),
+            goaways: self.goaways.get(),
+        }
+    }
+
+    /// Gives up one connection that has nothing to do. Returns whether there was one.
+    pub fn retire_idle(&self) -> bool {
+        let idle = self.connections.borrow().iter().find(|c| c.in_flight() == 0).cloned();
+        if let Some(connection) = &idle {
+            connection.retire();
+            self.leaves(connection);
+        }
+        idle.is_some()
+    }
+
+    /// Takes no more requests on any of them.
+    pub fn retire_all(&self) {
+        let connections = std::mem::take(&mut *self.connections.borrow_mut());
+        for connection in &connections {
+            connection.retire();
+        }
+        self.leaving.borrow_mut().extend(connections);
+    }
+}
+
+/// Four fifths of its places are taken: another connection should be there before the last is.
+fn is_nearly_full(connection: &Rc<Multiplexed>) -> bool {
+    connection.in_flight() * 5 >= connection.streams_max() * 4
+}
+
+impl Waiter {
+    fn grant(&self, granted: Granted) {
+        *self.granted.borrow_mut() = Some(granted);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+/// A request's place in the queue.
+pub struct Waiting {
+    streams: Rc<Streams>,
+    waiter: Rc<Waiter>,
+}
+
+impl Future for Waiting {
+    type Output = Granted;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Granted> {
+        if let Some(granted) = self.waiter.granted.borrow_mut().take() {
+            // Not in the queue any more: nothing to take back.
+            self.waiter.is_gone.set(true);
+            return Poll::Ready(granted);
+        }
+        *self.waiter.waker.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // A slot that was granted and not fetched is dropped here, outside the borrow, and goes to the next.
+        let granted = self.waiter.granted.borrow_mut().take();
+        if granted.is_none() && !self.waiter.is_gone.replace(true) {
+            self.streams.is_left();
+        }
+    }
+}
