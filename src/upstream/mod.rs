@@ -228,10 +228,8 @@ impl Upstream {
     ) -> Result<Lease, Error> {
         let now = Instant::now();
         origin.used.set(now);
-        let shared = table::accesses();
         if !fresh && let Some((connection, _)) = self.take_idle(origin, now) {
             let (acquired, cost) = (Acquired::Reused, Cost::default());
-            debug_assert_eq!(shared, table::accesses(), "a hit used the shared table");
             return Ok(Lease { connection, acquired, cost, origin: origin.clone() });
         }
         // On the heap: a wait's state is large, and requests that wait for an answer should not carry it.
@@ -272,10 +270,13 @@ impl Upstream {
     /// The idle connection that was used last, and since when it is idle.
     fn take_idle(&self, origin: &Origin, now: Instant) -> Option<(Connection, Instant)> {
         loop {
+            // A dead one is not counted any more once it is dropped; that is no part of a hit.
+            let shared = table::accesses();
             let (connection, since) =
                 origin.idle.borrow_mut().take(now, self.shard.config.keepalive_timeout)?;
             self.idle.set(self.idle.get() - 1);
             if connection.is_usable() {
+                debug_assert_eq!(shared, table::accesses(), "a hit used the shared table");
                 return Some((connection, since));
             }
         }
