@@ -170,6 +170,10 @@ pub const HTTP2_STREAMS_MAX: usize = 256;
 /// Most connections to one origin that a shard dials at once for its requests. Each brings room for many.
 pub const HTTP2_DIALS_AT_ONCE: usize = 4;
 
+/// Most shards that make a connection ahead because another one uses its origin. Beyond it a shard's first request waits
+/// for its own; an origin gets no more connections for one request than this and one.
+pub const HTTP2_SIBLINGS_MAX: usize = 7;
+
 /// Most requests of a shard that wait for room on one origin's connections. Beyond it: 503.
 pub const HTTP2_WAITING_MAX: usize = 16 * 1024;
 

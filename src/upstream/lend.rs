@@ -39,6 +39,8 @@ pub enum Message {
     Lent(Arc<Wish>, Box<Transfer>),
     /// Nobody who was asked has an idle one.
     NothingIdle(Arc<Wish>),
+    /// An origin speaks HTTP/2 and is in use.
+    Warm(Key),
 }
 
 /// A request without a connection, as other shards see it.
@@ -75,8 +77,12 @@ impl Neighbours {
         self.hasher.hash_one(key)
     }
 
+    pub fn shards(&self) -> usize {
+        self.mailboxes.len()
+    }
+
     /// Leaves a message for a shard. Errors: it comes back if the mailbox is full.
-    fn tell(&self, shard: usize, message: Message) -> Result<(), Message> {
+    pub(super) fn tell(&self, shard: usize, message: Message) -> Result<(), Message> {
         self.mailboxes[shard].send(message)
     }
 }
@@ -112,6 +118,7 @@ impl Upstream {
     pub fn deliver(&self, message: Message) {
         match message {
             Message::Wanted(wish) => self.grant(wish),
+            Message::Warm(key) => self.warm_up(key),
             Message::Lent(wish, transfer) => self.arrive(&wish, *transfer),
             Message::NothingIdle(wish) => {
                 if let Some(waiter) = self.waiter_of(&wish) {

@@ -319,3 +319,27 @@ fn client_that_leaves_while_it_waits_leaves_its_place_to_others() {
     }
     expect_own_answers(&mut clients);
 }
+
+#[test]
+fn origin_in_use_on_one_shard_is_warm_on_its_sibling_and_stays_so() {
+    let origin = serving(answer_with_path);
+    let proxy = Proxy::start(&["--keepalive-timeout", "1s"]);
+    let mut client = Client::connect(&proxy);
+    let ask = |client: &mut Client| {
+        client.request("GET", &origin.host(), "/0", "", b"");
+        assert_eq!(client.read_response().text(), "/0");
+    };
+    ask(&mut client);
+    eventually("the sibling's connection", || {
+        origin.full_handshakes() + origin.resumed_handshakes() == 2
+    });
+    // Longer than an idle connection is kept, by requests that come in on one shard alone.
+    for _ in 0..20 {
+        thread::sleep(Duration::from_millis(100));
+        ask(&mut client);
+    }
+    expect_own_answers(&mut burst(&proxy, &origin, 0..64));
+    assert_eq!(origin.connections(), 2);
+    // Nobody uses it any more.
+    eventually("both to be given up", || origin.open_connections() == 0);
+}

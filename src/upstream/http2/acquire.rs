@@ -123,6 +123,7 @@ impl Upstream {
                 return Ok(Way::Http1(None));
             }
         }
+        origin.streams.uses(begun);
         if let Some(slot) = origin.streams.try_take() {
             self.dial_streams(origin);
             let (acquired, cost) = (Acquired::Reused, Cost::default());
@@ -170,6 +171,9 @@ impl Upstream {
         }
         let timeout = self.shard.config.keepalive_timeout;
         for origin in used {
+            if origin.speaks.get() == Speaks::Http2 {
+                self.warm_siblings(origin, now);
+            }
             origin.streams.sweep(now, timeout, self.is_under_pressure.get());
         }
         for origin in origins.by_key.values() {
@@ -196,7 +200,7 @@ impl Upstream {
         }
     }
 
-    fn dial_stream(&self, origin: &Rc<Origin>) {
+    pub(super) fn dial_stream(&self, origin: &Rc<Origin>) {
         let upstream = self.this.upgrade().expect("the shard holds it while it runs");
         self.replace_lost_streams(origin);
         let mut ending = Ending::of_dial(origin);
@@ -235,7 +239,8 @@ impl Upstream {
                 return;
             };
             let unused = Instant::now().saturating_duration_since(origin.used.get());
-            let in_use = unused < upstream.shard.config.keepalive_timeout;
+            let in_use = unused < upstream.shard.config.keepalive_timeout
+                || origin.streams.is_kept(Instant::now());
             if in_use && !origin.forgotten.get() && !origin.streams.has_any() {
                 upstream.dial_stream(&origin);
             }

@@ -12,6 +12,7 @@ pub mod exchange;
 mod io;
 mod meter;
 pub mod multiplexed;
+mod siblings;
 pub mod streams;
 pub mod translate;
 

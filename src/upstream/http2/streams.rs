@@ -32,6 +32,12 @@ pub struct Streams {
     is_abandoned: Cell<bool>,
     dial_wakers: RefCell<Vec<Waker>>,
     goaways: Cell<u64>,
+    /// When a request of this shard last asked for a place.
+    used: Cell<Option<Instant>>,
+    /// When other shards were last told that this one uses the origin.
+    siblings_told: Cell<Option<Instant>>,
+    /// Another shard uses it: one connection stays until then, though it is idle.
+    kept_until: Cell<Option<Instant>>,
     /// Called when the origin gave up a connection that had served.
     on_lost: OnceCell<Box<dyn Fn()>>,
 }
@@ -69,6 +75,31 @@ impl Streams {
             .find(|c| !is_nearly_full(c))
             .and_then(Slot::take)
             .or_else(|| connections.iter().find_map(Slot::take))
+    }
+
+    /// A request asks for a place.
+    pub(super) fn uses(&self, now: Instant) {
+        self.used.set(Some(now));
+    }
+
+    /// Whether other shards should be told that this one uses the origin: while it does, once in `every`.
+    pub(super) fn may_tell_siblings(&self, now: Instant, every: Duration) -> bool {
+        let recently = |at| now.saturating_duration_since(at) < every;
+        let may = self.used.get().is_some_and(recently)
+            && !self.siblings_told.get().is_some_and(recently);
+        if may {
+            self.siblings_told.set(Some(now));
+        }
+        may
+    }
+
+    pub(super) fn keep_until(&self, until: Instant) {
+        self.kept_until.set(Some(until));
+    }
+
+    /// Whether one connection is wanted though this shard does not use it.
+    pub fn is_kept(&self, now: Instant) -> bool {
+        self.kept_until.get().is_some_and(|until| now < until)
     }
 
     /// Whether a connection is there or on its way.
@@ -247,10 +278,14 @@ impl Streams {
         for connection in connections.iter().chain(&leaving) {
             connection.sweep(now, is_under_pressure);
         }
-        for connection in &connections {
+        let kept = usize::from(self.is_kept(now));
+        for (nth, connection) in connections.iter().enumerate() {
             let idle = connection.idle_since();
             let too_long = |since| now.saturating_duration_since(since) >= timeout;
-            if idle.is_some_and(too_long) || connection.is_used_up() || connection.has_left() {
+            if (nth >= kept && idle.is_some_and(too_long))
+                || connection.is_used_up()
+                || connection.has_left()
+            {
                 connection.retire();
                 self.leaves(connection);
             }
