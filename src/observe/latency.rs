@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use super::http2_use::Http2Use;
 use crate::limits::{HGRM_NAME_BYTES_MAX, LATENCY_US_MAX};
 
 /// Digits of a latency that are kept: 0.1 % of its value at worst.
@@ -70,12 +71,20 @@ pub struct OriginLatency {
 pub struct OriginSnapshot {
     origin: String,
     latency: OriginLatency,
+    http2: Http2Use,
+}
+
+impl OriginSnapshot {
+    pub fn with_http2(self, http2: Http2Use) -> Self {
+        Self { http2, ..self }
+    }
 }
 
 /// The latencies of all origins, merged over the shards.
 #[derive(Clone, Debug, Default)]
 pub struct LatencyReport {
     origins: BTreeMap<String, OriginLatency>,
+    http2: BTreeMap<String, Http2Use>,
 }
 
 impl OriginLatency {
@@ -100,7 +109,8 @@ impl OriginLatency {
 
     /// A copy to give away, under the origin's name (as people read it, `https://name:port`).
     pub fn snapshot(&self, origin: &str) -> OriginSnapshot {
-        OriginSnapshot { origin: origin.to_owned(), latency: self.clone() }
+        let (origin, latency) = (origin.to_owned(), self.clone());
+        OriginSnapshot { origin, latency, http2: Http2Use::default() }
     }
 
     fn add(&mut self, other: &OriginLatency) {
@@ -121,6 +131,9 @@ impl Default for OriginLatency {
 impl LatencyReport {
     /// Adds what one shard knows of one origin; the same origin of several shards becomes one.
     pub fn merge(&mut self, snapshot: OriginSnapshot) {
+        if !snapshot.http2.is_nothing() {
+            self.http2.entry(snapshot.origin.clone()).or_default().add(snapshot.http2);
+        }
         match self.origins.get_mut(&snapshot.origin) {
             Some(latency) => latency.add(&snapshot.latency),
             None => {
@@ -144,6 +157,9 @@ impl LatencyReport {
         let mut rows: Vec<Vec<String>> = vec![COLUMNS.map(str::to_owned).to_vec()];
         rows.extend(origins.into_iter().map(|(name, latency)| row(name, latency)));
         append_aligned(&mut text, &rows);
+        for (origin, http2) in &self.http2 {
+            http2.append(&mut text, origin);
+        }
         text
     }
 

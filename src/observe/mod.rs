@@ -10,6 +10,7 @@ pub mod admin;
 pub mod api;
 pub mod counters;
 pub mod diagnostics;
+pub mod http2_use;
 pub mod id;
 pub mod latency;
 pub mod log_files;

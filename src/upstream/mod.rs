@@ -336,7 +336,10 @@ impl Upstream {
     pub async fn send_latency(&self, to: Sender<Vec<OriginSnapshot>>) {
         let origins: Vec<Rc<Origin>> = self.origins.borrow().by_key.values().cloned().collect();
         for some in origins.chunks(SNAPSHOTS_AT_ONCE) {
-            let snapshot = |origin: &Rc<Origin>| origin.latency.borrow().snapshot(&origin.label());
+            let snapshot = |origin: &Rc<Origin>| {
+                let latency = origin.latency.borrow().snapshot(&origin.label());
+                latency.with_http2(origin.streams.snapshot())
+            };
             if to.send(some.iter().map(snapshot).collect()).is_err() {
                 return;
             }

@@ -343,3 +343,25 @@ fn origin_in_use_on_one_shard_is_warm_on_its_sibling_and_stays_so() {
     // Nobody uses it any more.
     eventually("both to be given up", || origin.open_connections() == 0);
 }
+
+#[test]
+fn dump_and_log_tell_of_http_2() {
+    let (origin, proxy) =
+        (options().scripted(), Proxy::one_shard(&["--access-log-format", "json+"]));
+    let mut client = Client::connect(&proxy);
+    client.request("GET", &origin.host(), "/", "", b"");
+    let mut conn = Http2Conn::open(origin.accept());
+    let request = conn.next_request();
+    conn.answer(request.stream, b"ok");
+    client.read_response();
+    let line = proxy.wait_for_access_line(|line| line.get("uri") == "/");
+    assert_eq!(line.get("proto"), "h2");
+    conn.goaway(request.stream, 0);
+    let mut next = Http2Conn::open(origin.accept());
+    client.request("GET", &origin.host(), "/held", "", b"");
+    next.next_request();
+    proxy.signal(libc::SIGUSR1);
+    let line = proxy.wait_for_log("HTTP/2 connections");
+    let told = "1 HTTP/2 connections (1/100 requests), 0 leaving, 1 GOAWAYs received";
+    assert!(line.contains("https://localhost:") && line.ends_with(told), "{line}");
+}

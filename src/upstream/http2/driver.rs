@@ -57,6 +57,8 @@ pub async fn drive(shared: Rc<Multiplexed>, connection: Connection) {
     if let Err(error) = result {
         log::debug!("an HTTP/2 connection ended: {error}");
     }
+    // An origin that has nothing under way ends with its GOAWAY.
+    shared.observe();
     shared.end();
     // GOAWAY and resets are still to leave.
     let farewell = async {

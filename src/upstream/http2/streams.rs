@@ -6,6 +6,7 @@ use super::multiplexed::{Multiplexed, Slot};
 use crate::{
     error::Error,
     limits::{HTTP2_DIALS_AT_ONCE, HTTP2_STREAMS_EXPECTED, HTTP2_WAITING_MAX},
+    observe::http2_use::Http2Use,
     upstream::{connection::Connection, dial::Dialling},
 };
 use std::{
@@ -54,16 +55,6 @@ struct Waiter {
     granted: RefCell<Option<Granted>>,
     waker: RefCell<Option<Waker>>,
     is_gone: Cell<bool>,
-}
-
-/// What an operator sees of an origin's connections.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Requests under way on each connection, and how many it takes.
-    pub connections: Vec<(usize, usize)>,
-    /// Connections that take no more and still finish some.
-    pub leaving: usize,
-    pub goaways: u64,
 }
 
 impl Streams {
@@ -301,9 +292,10 @@ impl Streams {
         self.len() == 0
     }
 
-    pub fn snapshot(&self) -> Snapshot {
+    /// What an operator sees of the origin's connections.
+    pub fn snapshot(&self) -> Http2Use {
         let connections = self.connections.borrow();
-        Snapshot {
+        Http2Use {
             connections: connections.iter().map(|c| (c.in_flight(), c.streams_max())).collect(),
             leaving: self.leaving.borrow().len(),
             goaways: self.goaways.get(),
