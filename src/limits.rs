@@ -194,7 +194,7 @@ pub const HTTP2_RESENDS_MAX: u32 = 8;
 pub const HTTP2_SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// How long the sign may take. Beyond it the connection is cut: what can be asked again goes to another one.
-pub const HTTP2_PONG_WITHIN: Duration = Duration::from_secs(5);
+pub const HTTP2_PONG_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long the last frames of a connection may take to leave. Beyond it they are dropped.
 pub const HTTP2_FAREWELL_WITHIN: Duration = Duration::from_secs(2);

@@ -378,6 +378,7 @@ async fn download(
         receiving.release(n);
         if gather.ended {
             if left.is_some_and(|left| left > 0) {
+                ends.flush(out).await?;
                 return Err(broken(Cause::Closed));
             }
             if plan.body_out == BodyOut::Chunked && !trailers.is_empty() {

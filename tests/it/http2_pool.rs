@@ -365,3 +365,21 @@ fn dump_and_log_tell_of_http_2() {
     let told = "1 HTTP/2 connections (1/100 requests), 0 leaving, 1 GOAWAYs received";
     assert!(line.contains("https://localhost:") && line.ends_with(told), "{line}");
 }
+
+#[test]
+fn request_that_finds_no_room_in_time_gets_503() {
+    let flags = ["--connect-timeout", "300ms", "--tls-timeout", "300ms"];
+    let (origin, proxy) = (options().scripted(), Proxy::one_shard(&flags));
+    let mut first = Client::connect(&proxy);
+    first.request("GET", &origin.host(), "/first", "", b"");
+    let mut conn = Http2Conn::open(origin.accept());
+    let held = conn.next_request();
+    // No more than the one that is under way; another connection is not taken by the origin.
+    conn.settings(&[(MAX_CONCURRENT_STREAMS, 1)]);
+    while conn.read_frame().expect("an acknowledgement").kind != 4 {}
+    let mut second = Client::connect(&proxy);
+    second.request("GET", &origin.host(), "/second", "", b"");
+    second.read_error(503);
+    conn.answer(held.stream, b"first");
+    assert_eq!(first.read_response().text(), "first");
+}

@@ -22,6 +22,7 @@ use h2::{FlowControl, client::SendRequest};
 use slab::Slab;
 use std::{
     cell::{Cell, RefCell},
+    panic::{AssertUnwindSafe, catch_unwind},
     rc::{Rc, Weak},
     task::Waker,
     time::{Duration, Instant},
@@ -236,8 +237,16 @@ impl Multiplexed {
     }
 
     /// Response bytes that are here and that no client has taken yet.
+    ///
+    /// The library panics here once it has panicked elsewhere (its lock is poisoned). The sweeper, which asks, must not go
+    /// with it: such a connection is cut instead.
     pub fn held_bytes(&self) -> usize {
-        self.responses.borrow().iter().map(|(_, response)| response.used_capacity()).sum()
+        let responses = self.responses.borrow();
+        let held = || responses.iter().map(|(_, response)| response.used_capacity()).sum();
+        catch_unwind(AssertUnwindSafe(held)).unwrap_or_else(|_| {
+            self.cut();
+            0
+        })
     }
 
     /// What waits for slow clients must not use up the window that all others share: it comes on top.

@@ -365,3 +365,90 @@ impl Drop for Waiting {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Cause, Phase};
+
+    fn poll(waiting: &mut Waiting) -> Poll<Granted> {
+        Pin::new(waiting).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn the_line_is_bounded_and_who_leaves_makes_room() {
+        let streams = Rc::new(Streams::default());
+        let mut line: Vec<_> = (0..HTTP2_WAITING_MAX).map_while(|_| streams.wait()).collect();
+        assert_eq!(line.len(), HTTP2_WAITING_MAX);
+        assert!(streams.wait().is_none());
+        line.swap_remove(7);
+        assert!(streams.wait().is_some());
+        line.clear();
+        assert_eq!(streams.waiting.get(), 0);
+        // Those who left do not pile up.
+        for _ in 0..1000 {
+            drop(streams.wait());
+        }
+        assert!(streams.queue.borrow().len() < 100);
+    }
+
+    #[test]
+    fn dials_are_as_many_as_those_who_wait_want_and_never_too_many() {
+        let streams = Rc::new(Streams::default());
+        assert_eq!(streams.dials_wanted(), 0);
+        let mut line = vec![streams.wait()];
+        assert_eq!(streams.dials_wanted(), 1);
+        streams.dial_begins();
+        line.extend((1..HTTP2_STREAMS_EXPECTED).map(|_| streams.wait()));
+        assert_eq!(streams.dials_wanted(), 0, "one brings room for all of them");
+        line.push(streams.wait());
+        assert_eq!(streams.dials_wanted(), 1);
+        line.extend((0..100 * HTTP2_STREAMS_EXPECTED).map(|_| streams.wait()));
+        assert_eq!(streams.dials_wanted(), HTTP2_DIALS_AT_ONCE - 1);
+    }
+
+    #[test]
+    fn a_failed_dial_is_told_once_there_is_nothing_else_to_wait_for() {
+        let streams = Rc::new(Streams::default());
+        let mut waiting = streams.wait().unwrap();
+        streams.dial_begins();
+        streams.dial_begins();
+        let error = Error::origin(Phase::Connect, Cause::TimedOut);
+        streams.dial_ends();
+        streams.dial_failed(&error);
+        assert!(poll(&mut waiting).is_pending());
+        streams.dial_ends();
+        streams.dial_failed(&error);
+        assert!(matches!(poll(&mut waiting), Poll::Ready(Granted::Failed(_))));
+    }
+
+    #[test]
+    fn a_dial_ends_when_all_who_waited_have_left() {
+        let streams = Rc::new(Streams::default());
+        let waiting = [streams.wait(), streams.wait()];
+        streams.dial_begins();
+        let mut dial = pin!(streams.unless_abandoned(std::future::pending::<()>()));
+        let look = |dial: Pin<&mut _>| {
+            let dial: Pin<&mut dyn Future<Output = Option<()>>> = dial;
+            dial.poll(&mut Context::from_waker(Waker::noop()))
+        };
+        let [first, second] = waiting;
+        drop(first);
+        assert!(look(dial.as_mut()).is_pending());
+        drop(second);
+        assert!(matches!(look(dial.as_mut()), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn siblings_are_told_while_the_origin_is_in_use_and_not_too_often() {
+        let (streams, now) = (Streams::default(), Instant::now());
+        let every = Duration::from_secs(25);
+        assert!(!streams.may_tell_siblings(now, every), "nobody asked");
+        streams.uses(now);
+        assert!(streams.may_tell_siblings(now, every));
+        assert!(!streams.may_tell_siblings(now + every / 2, every));
+        assert!(!streams.may_tell_siblings(now + every, every), "not in use any more");
+        streams.uses(now + every);
+        assert!(streams.may_tell_siblings(now + every, every));
+    }
+}
