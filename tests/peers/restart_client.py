@@ -16,12 +16,18 @@ ended = threading.Event()
 lock = threading.Lock()
 done = {"fresh": 0, "kept": 0, "downloads": 0, "closes": 0}
 failures = []
+slowest = [0.0]
 
 
 def ask(connection, path):
+    began = time.monotonic()
     connection.request("GET", path, headers={"Host": HOST})
     response = connection.getresponse()
-    return response, response.read()
+    body = response.read()
+    if path == "/small":
+        with lock:
+            slowest[0] = max(slowest[0], time.monotonic() - began)
+    return response, body
 
 
 def fresh(port):
@@ -85,4 +91,8 @@ for thread in threads:
 for thread in threads:
     thread.join()
 first = failures[0] if failures else "nothing"
-print(*(f"{kind}={n}" for kind, n in done.items()), f"failures={len(failures)} first: {first}")
+print(
+    *(f"{kind}={n}" for kind, n in done.items()),
+    f"slowest={slowest[0]:.3f}s",
+    f"failures={len(failures)} first: {first}",
+)
