@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 
 from wan_client import Client
-from wan_origin import NameServer, Origin
+from wan_origin import BULK_BYTES, NameServer, Origin
 from wan_rows import ROWS, Stage
 from wan_sides import CannotRun, Nginx, Proxy
 
@@ -142,7 +142,10 @@ def wrong(answer):
         return f"{request.method} {request.path}: {answer.error}"
     if answer.status != 200:
         return f"{request.method} {request.path}: status {answer.status}"
-    if not request.path.startswith("/bulk/") and answer.body.decode() != request.path:
+    if request.path.startswith("/bulk/"):
+        whole = len(answer.body) == BULK_BYTES
+        return None if whole else f"{request.path}: {len(answer.body)} bytes"
+    if answer.body.decode() != request.path:
         return f"{request.path} got the answer of {answer.body[:60]}"
     return None
 
@@ -152,7 +155,8 @@ def excerpt(stage, seen):
     by_path = {each.path: each.line for each in seen}
     slow = [each for each in stage.judged if (each.first_byte or 99) > stage.row.bar * stage.rtt]
     slow.sort(key=lambda each: -(each.first_byte or 99))
-    lines = [f"{len(slow)} of {len(stage.judged)} above the bar"] if slow else []
+    lines = [stage.note] if stage.note else []
+    lines += [f"{len(slow)} of {len(stage.judged)} above the bar"] if slow else []
     for each in slow[:SHOWN_MAX]:
         took = f"{each.first_byte / stage.rtt:.2f}" if each.first_byte else "none"
         known = by_path.get(each.request.path, "not in the origin's log")

@@ -58,7 +58,8 @@ http {{
 LOCATIONS = """
         # The answer names the request, so that one that went to the wrong client is seen.
         location / {{ return 200 "$request_uri"; }}
-        location /bulk/ {{ alias {work}/bulk; }}
+        # One file under many names, so that the log tells the requests apart.
+        location /bulk/ {{ root {work}; rewrite ^ /bulk break; }}
 """
 
 
