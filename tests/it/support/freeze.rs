@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::eventually;
 use super::proxy::Proxy;
 
 /// The thread runs on when this goes.
@@ -10,23 +11,23 @@ pub struct Frozen {
 }
 
 impl Proxy {
-    /// Holds the thread of a shard still. The calling thread must be the one that lets it go.
+    /// Holds the thread of a shard still where it waits on its ring: anywhere else it may hold a lock of the standard
+    /// library for a moment, and others would stand still with it. The calling thread must be the one that lets it go.
     #[track_caller]
     pub fn freeze_shard(&self, shard: usize) -> Frozen {
         let thread = self.thread_named(&format!("shard-{shard}"));
-        let none = std::ptr::null_mut::<libc::c_void>();
-        // SAFETY: these calls take numbers only; the thread belongs to a child of ours.
-        unsafe {
-            let seized = libc::ptrace(libc::PTRACE_SEIZE, thread, none, none);
-            assert_eq!(seized, 0, "PTRACE_SEIZE: {}", std::io::Error::last_os_error());
-            let stopped = libc::ptrace(libc::PTRACE_INTERRUPT, thread, none, none);
-            assert_eq!(stopped, 0, "PTRACE_INTERRUPT: {}", std::io::Error::last_os_error());
-            let waited = libc::waitpid(thread, std::ptr::null_mut(), libc::__WALL);
-            assert_eq!(waited, thread, "waitpid: {}", std::io::Error::last_os_error());
-        }
-        Frozen { thread }
+        let syscall = format!("/proc/{}/task/{thread}/syscall", self.pid());
+        let on_ring = format!("{} ", libc::SYS_io_uring_enter);
+        let mut frozen = None;
+        eventually("the shard to wait on its ring", || {
+            frozen = None;
+            let held = Frozen::hold(thread);
+            let now = fs::read_to_string(&syscall).expect("the thread's system call");
+            frozen = now.starts_with(&on_ring).then_some(held);
+            frozen.is_some()
+        });
+        frozen.expect("a thread held still")
     }
-
     fn thread_named(&self, name: &str) -> libc::pid_t {
         let tasks = format!("/proc/{}/task", self.pid());
         let threads = fs::read_dir(tasks).expect("threads of the process");
@@ -40,10 +41,27 @@ impl Proxy {
     }
 }
 
+impl Frozen {
+    #[track_caller]
+    fn hold(thread: libc::pid_t) -> Self {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: these calls take numbers only; the thread belongs to a child of ours.
+        unsafe {
+            let seized = libc::ptrace(libc::PTRACE_SEIZE, thread, none, none);
+            assert_eq!(seized, 0, "PTRACE_SEIZE: {}", std::io::Error::last_os_error());
+            let stopped = libc::ptrace(libc::PTRACE_INTERRUPT, thread, none, none);
+            assert_eq!(stopped, 0, "PTRACE_INTERRUPT: {}", std::io::Error::last_os_error());
+            let waited = libc::waitpid(thread, std::ptr::null_mut(), libc::__WALL);
+            assert_eq!(waited, thread, "waitpid: {}", std::io::Error::last_os_error());
+        }
+        Self { thread }
+    }
+}
+
 impl Drop for Frozen {
     fn drop(&mut self) {
         let none = std::ptr::null_mut::<libc::c_void>();
-        // SAFETY: as in `freeze_shard`. The process may be gone.
+        // SAFETY: as in `hold`. The process may be gone.
         unsafe { libc::ptrace(libc::PTRACE_DETACH, self.thread, none, none) };
     }
 }
