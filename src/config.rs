@@ -30,6 +30,8 @@ pub struct Config {
     pub access_log_format: LogFormat,
     /// `--keepalive-conns`: idle connections kept per origin by the whole process; 0 keeps none.
     pub keepalive_conns: usize,
+    /// `--max-conns-per-host`: connections to one origin by the whole process; 0: no bound.
+    pub max_conns_per_host: usize,
     /// `--keepalive-timeout`: how long an idle connection to an origin is kept. Not zero.
     pub keepalive_timeout: Duration,
     /// `--read-timeout`: for the whole request from the client, head and body.

@@ -354,7 +354,7 @@ pub const FLAG_DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// listener, and the largest hosts to date have fewer CPUs than this.
 pub const SHARDS_MAX: usize = 1024;
 
-/// Most idle connections per origin that `--keepalive-conns` takes; more are refused at the start.
+/// Most connections per origin that `--keepalive-conns` and `--max-conns-per-host` take; more are refused at the start.
 /// Each is a descriptor, and Linux gives a process at most 1,048,576 of them (`fs.nr_open`).
 pub const KEEPALIVE_CONNS_MAX: usize = 1_000_000;
 

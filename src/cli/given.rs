@@ -111,9 +111,6 @@ gracefully.
 
   curl -H 'Host: example.com.ccnproxy-https' http://127.0.0.1:3000/";
 
-/// Flags of chocon that are not there yet; each takes one value.
-const CHOCON_FLAGS: [&str; 1] = ["--max-conns-per-host"];
-
 fn command() -> Command {
     let mut command = Command::new("chocon-uring")
         .about("HTTP proxy that keeps warm connections to far HTTP and HTTPS origins")
@@ -203,9 +200,6 @@ fn split(mut args: Vec<OsString>, mistakes: &mut Vec<String>) -> Result<ArgMatch
 }
 
 fn unknown(culprit: &str, suggested: Option<String>) -> String {
-    if CHOCON_FLAGS.contains(&culprit) {
-        return format!("{culprit}: a flag of chocon that is not there yet; leave it out");
-    }
     if !culprit.starts_with('-') {
         return format!("{culprit:?} belongs to no flag; leave it out or name its flag");
     }

@@ -37,8 +37,8 @@ use logs::{
     LOG_LEVEL, SPFACTOR, STSIZE, read_access_log, read_format, read_level,
 };
 use origins::{
-    ALLOW_CIDR, KEEPALIVE_CONNS, KEEPALIVE_TIMEOUT, TCP_CONGESTION, UPSTREAM_HTTP2,
-    read_congestion, read_http2, read_network,
+    ALLOW_CIDR, KEEPALIVE_CONNS, KEEPALIVE_TIMEOUT, MAX_CONNS_PER_HOST, TCP_CONGESTION,
+    UPSTREAM_HTTP2, read_congestion, read_http2, read_network,
 };
 use other::{CHECK, PID_FILE};
 use routes::{
@@ -112,6 +112,11 @@ fn config(check: &mut Check, ignored_variables: Vec<String>) -> Config {
 
         keepalive_conns: check.number(
             &KEEPALIVE_CONNS,
+            0..=KEEPALIVE_CONNS_MAX,
+            "is not a number of connections",
+        ),
+        max_conns_per_host: check.number(
+            &MAX_CONNS_PER_HOST,
             0..=KEEPALIVE_CONNS_MAX,
             "is not a number of connections",
         ),

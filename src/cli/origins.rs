@@ -13,7 +13,14 @@ use crate::shard::sys::try_congestion;
 
 pub const GROUP: Group = Group {
     heading: "Origins",
-    flags: &[&KEEPALIVE_CONNS, &KEEPALIVE_TIMEOUT, &UPSTREAM_HTTP2, &ALLOW_CIDR, &TCP_CONGESTION],
+    flags: &[
+        &KEEPALIVE_CONNS,
+        &MAX_CONNS_PER_HOST,
+        &KEEPALIVE_TIMEOUT,
+        &UPSTREAM_HTTP2,
+        &ALLOW_CIDR,
+        &TCP_CONGESTION,
+    ],
 };
 
 pub const UPSTREAM_HTTP2: Flag = Flag {
@@ -34,6 +41,14 @@ pub const KEEPALIVE_CONNS: Flag = Flag {
     default: Some("256"),
     remedy: "give 0 to 1000000",
     ..Flag::value("keepalive-conns", "N")
+};
+
+pub const MAX_CONNS_PER_HOST: Flag = Flag {
+    help: "Connections to one origin, process-wide, all of them HTTP/1.1; beyond it requests wait \
+           in line; 0: no bound",
+    default: Some("0"),
+    remedy: "give 0 to 1000000",
+    ..Flag::value("max-conns-per-host", "N")
 };
 
 pub const KEEPALIVE_TIMEOUT: Flag = Flag {

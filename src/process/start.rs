@@ -79,7 +79,7 @@ pub fn start(
         tls,
         resolver,
         fixed,
-        neighbours: Neighbours::new(mailboxes),
+        neighbours: Neighbours::new(mailboxes, config.max_conns_per_host),
         shares: Shares { idle_per_origin_max: config.keepalive_conns.div_ceil(count), open_max },
         clients_max,
         listeners_are_shared: are_shared,

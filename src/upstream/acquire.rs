@@ -80,6 +80,11 @@ impl Waiter {
             return Err(answer);
         }
         *state = State::Answered(answer);
+        if self.dialling.is_in_line()
+            && let Some(waker) = self.dial_waker.take()
+        {
+            waker.wake();
+        }
         self.need_nobody();
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -159,11 +164,16 @@ impl Waiter {
     }
 
     /// Runs the dial until it ends, or until the request is given up: then it is dropped and None returned. A request
-    /// that was served by other means lets it go on.
+    /// that was served by other means lets it go on, unless it still stands in line.
     async fn unless_withdrawn<F: Future>(&self, dial: F) -> Option<F::Output> {
         let mut dial = pin!(dial);
         poll_fn(|cx| {
-            if matches!(*self.state.borrow(), State::Withdrawn) {
+            let is_needed = match *self.state.borrow() {
+                State::Waiting => true,
+                State::Answered(_) | State::Over => !self.dialling.is_in_line(),
+                State::Withdrawn => false,
+            };
+            if !is_needed {
                 return Poll::Ready(None);
             }
             self.dial_waker.set(Some(cx.waker().clone()));
@@ -207,6 +217,7 @@ impl Upstream {
         let begun = Instant::now();
         let line = InLine { upstream: self, origin, waiter: Rc::default() };
         let waiter = &line.waiter;
+        waiter.dialling.must_be_fresh(fresh);
         let answered = watch.unless_cut(async {
             if !fresh {
                 origin.waiting.borrow_mut().push_back(Waiting::Here(waiter.clone()));
@@ -254,7 +265,7 @@ impl Upstream {
             let unanswered = Unanswered(&waiter);
             let dial = upstream.dial(&origin, &waiter.dialling, Offer::Http1);
             let Some(dialled) = waiter.unless_withdrawn(dial).await else { return };
-            let answer = dialled.map(|connection| (connection, Acquired::New));
+            let answer = dialled.map(|connection| (connection, waiter.dialling.acquired()));
             match unanswered.0.answer(answer) {
                 Ok(()) => {}
                 Err(Ok((connection, _))) => upstream.keep(&origin, connection, Instant::now()),

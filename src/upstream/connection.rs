@@ -4,6 +4,7 @@
 
 use super::{
     addresses::AddressUse,
+    line::Permit,
     table::Held,
     tls::{NotSent, Parked, Protocol, Session},
 };
@@ -25,7 +26,9 @@ pub struct Connection {
     pub address: AddressUse,
     /// What other shards see of it; None if the origin is not among those they know of.
     held: Option<Held>,
-    /// Held for its drop: the shard counts its open connections.
+    /// Held for its drop, as is the next: a permit under `--max-conns-per-host`.
+    permit: Option<Permit>,
+    /// The shard counts its open connections.
     _open: OpenCount,
 }
 
@@ -34,6 +37,7 @@ pub struct Transfer {
     fd: OwnedFd,
     session: Option<Parked>,
     held: Option<Held>,
+    permit: Option<Permit>,
     pub ip: IpAddr,
     /// Since when it is idle.
     pub since: Instant,
@@ -47,7 +51,12 @@ impl Connection {
         held: Option<Held>,
         open: OpenCount,
     ) -> Self {
-        Self { socket, session: session.map(Box::new), address, held, _open: open }
+        Self { socket, session: session.map(Box::new), address, held, permit: None, _open: open }
+    }
+
+    /// Counts it among those that `--max-conns-per-host` allows.
+    pub fn with_permit(self, permit: Option<Permit>) -> Self {
+        Self { permit, ..self }
     }
 
     /// Takes an idle connection, that was found usable just now, out of this shard. It comes back if it is not at rest, or
@@ -62,6 +71,7 @@ impl Connection {
             fd,
             session: self.session.take().map(|session| session.park()),
             held: self.held.as_ref().map(|held| held.moved_to(shard)),
+            permit: self.permit.take(),
             ip: self.address.address().ip,
             since,
         })
@@ -69,9 +79,10 @@ impl Connection {
 
     /// Takes a connection into this shard. Errors: the runtime refuses the descriptor; it is closed.
     pub fn arrive(transfer: Transfer, open: OpenCount, address: AddressUse) -> io::Result<Self> {
-        let Transfer { fd, session, held, .. } = transfer;
+        let Transfer { fd, session, held, permit, .. } = transfer;
         let socket = Rc::new(Socket::from_fd(fd)?);
-        Ok(Self::new(socket, session.map(Parked::resume), address, held, open))
+        let connection = Self::new(socket, session.map(Parked::resume), address, held, open);
+        Ok(connection.with_permit(permit))
     }
 
     /// It serves this shard alone, and is not one that other shards could ask for.

@@ -6,6 +6,7 @@ use super::{
     Upstream,
     addresses::{self, Address},
     connection::{Connection, OpenCount},
+    line::Granted,
     origins::{Key, Origin, Seat},
     policy::{LEADS_BACK, Refused},
     race::{Reached, Unreached, race},
@@ -39,12 +40,40 @@ pub struct Dialling {
     dns: Cell<Option<Duration>>,
     connect: Cell<Option<Duration>>,
     tls: Cell<Option<Duration>>,
+    /// It waits for a permit, so nothing is under way yet.
+    in_line: Cell<bool>,
+    /// What it gave was not made for it: another request had done with it.
+    handed: Cell<bool>,
+    /// Only a connection that is made for it will do.
+    fresh: Cell<bool>,
 }
 
 impl Dialling {
     /// What is waited for; connect while the name is looked up, as it counts within `--connect-timeout`.
     pub fn phase(&self) -> Phase {
         if self.connect.get().is_some() { Phase::Tls } else { Phase::Connect }
+    }
+
+    pub fn stands_in_line(&self, stands: bool) {
+        self.in_line.set(stands);
+    }
+
+    pub fn is_in_line(&self) -> bool {
+        self.in_line.get()
+    }
+
+    /// Asks for a connection that is made for it, and for no other.
+    pub fn must_be_fresh(&self, fresh: bool) {
+        self.fresh.set(fresh);
+    }
+
+    pub fn is_fresh(&self) -> bool {
+        self.fresh.get()
+    }
+
+    /// How the connection came about that the dial gave.
+    pub fn acquired(&self) -> Acquired {
+        if self.handed.get() { Acquired::Waited } else { Acquired::New }
     }
 
     /// What a request paid that got its connection, as `acquired`, after `total`.
@@ -73,6 +102,14 @@ impl Upstream {
         dialling: &Dialling,
         offer: Offer,
     ) -> Result<Connection, Error> {
+        let permit = match self.stand_in_line(origin, dialling).await? {
+            Some(Granted::Connection(connection)) => {
+                dialling.handed.set(true);
+                return Ok(connection);
+            }
+            Some(Granted::Permit(permit)) => Some(permit),
+            None => None,
+        };
         let open = OpenCount::take(&self.open, self.open_max).or_else(|| {
             self.retire_oldest_idle();
             OpenCount::take(&self.open, self.open_max)
@@ -104,7 +141,7 @@ impl Upstream {
         if let (Ok(_), Some(seat)) = (&connection, &origin.seat) {
             seat.place.tell_dial_cost(begun.elapsed());
         }
-        connection
+        Ok(connection?.with_permit(permit))
     }
 
     /// Takes in where the origin's name leads now, and has an address tried that failed earlier.
@@ -133,6 +170,7 @@ impl Upstream {
 
     /// Tries one address that failed earlier; whatever comes of it is noted there. The connection is closed again.
     async fn probe(&self, origin: &Origin, address: Rc<Address>) {
+        let Some(_permit) = self.permit_at_once(origin) else { return };
         let Some(open) = OpenCount::take(&self.open, self.open_max) else { return };
         let deadline = Instant::now() + self.shard.config.connect_timeout;
         let none = || None::<OpenCount>;

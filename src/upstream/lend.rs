@@ -12,7 +12,9 @@ use super::{
     addresses::AddressUse,
     claim::Claim,
     connection::{Connection, OpenCount, Transfer},
+    line::Permit,
     origins::{Key, Origin},
+    permits::{Permits, Ticket},
     table::{Counts, Table},
 };
 use crate::{
@@ -39,6 +41,10 @@ pub enum Message {
     Lent(Arc<Wish>, Box<Transfer>),
     /// Nobody who was asked has an idle one.
     NothingIdle(Arc<Wish>),
+    /// Who stands in line may dial.
+    Permitted(Ticket, Permit),
+    /// Who stands in line gets a connection.
+    Handed(Ticket, Key, Box<Transfer>),
     /// An origin speaks HTTP/2 and is in use.
     Warm(Key),
 }
@@ -63,14 +69,17 @@ impl Wish {
 pub struct Neighbours {
     mailboxes: Vec<Mailbox<Message>>,
     pub table: Arc<Table>,
+    /// `--max-conns-per-host`; None: no bound.
+    pub permits: Option<Permits>,
     hasher: RandomState,
 }
 
 impl Neighbours {
-    /// One mailbox for each shard, by its index.
-    pub fn new(mailboxes: Vec<Mailbox<Message>>) -> Arc<Self> {
+    /// One mailbox for each shard, by its index; 0 connections a host: no bound.
+    pub fn new(mailboxes: Vec<Mailbox<Message>>, conns_per_host_max: usize) -> Arc<Self> {
         let table = Table::new(TRACKED_ORIGINS_MAX, mailboxes.len());
-        Arc::new(Self { mailboxes, table, hasher: RandomState::new() })
+        let permits = (conns_per_host_max > 0).then(|| Permits::new(conns_per_host_max));
+        Arc::new(Self { mailboxes, table, permits, hasher: RandomState::new() })
     }
 
     pub fn hash(&self, key: &Key) -> u64 {
@@ -120,6 +129,8 @@ impl Upstream {
             Message::Wanted(wish) => self.grant(wish),
             Message::Warm(key) => self.warm_up(key),
             Message::Lent(wish, transfer) => self.arrive(&wish, *transfer),
+            Message::Permitted(ticket, permit) => self.permitted(ticket, permit),
+            Message::Handed(ticket, key, transfer) => self.handed(ticket, key, *transfer),
             Message::NothingIdle(wish) => {
                 if let Some(waiter) = self.waiter_of(&wish) {
                     waiter.give_up_hope();

@@ -17,9 +17,11 @@ pub mod fixed;
 pub mod http2;
 mod known_names;
 pub mod lend;
+mod line;
 pub mod names;
 mod origins;
 pub mod own;
+pub mod permits;
 pub mod policy;
 mod pool;
 mod race;
@@ -48,6 +50,7 @@ use fixed::Fixed;
 pub use fixed::InFlight;
 use http2::acquire::Speaks;
 use lend::Neighbours;
+use line::Standing;
 use names::Names;
 pub use origins::{Destination, Origin};
 use origins::{Key, Origins, Seat};
@@ -78,6 +81,8 @@ pub struct Upstream {
     fixed: Option<Fixed>,
     /// Requests of which other shards know that they wait.
     waiters: RefCell<Slab<Rc<Waiter>>>,
+    /// Requests that stand in line for a connection (`--max-conns-per-host`).
+    standing: Standing,
     /// Idle connections that this shard may keep of one origin: its share of `--keepalive-conns`.
     idle_per_origin_max: usize,
     idle: Cell<usize>,
@@ -171,6 +176,7 @@ impl Upstream {
             neighbours,
             origins: RefCell::default(),
             waiters: RefCell::default(),
+            standing: Standing::default(),
             idle_per_origin_max: shares.idle_per_origin_max,
             idle: Cell::new(0),
             open: Rc::default(),
@@ -199,8 +205,11 @@ impl Upstream {
 
     pub(super) fn origin(&self, key: Key) -> Rc<Origin> {
         // Where each address is an origin of its own, a request is spread over them as HTTP/1.1 has it.
-        let http2 =
-            self.fixed.is_none() && self.shard.config.rules.speaks_http2(&key.name, key.port);
+        // An HTTP/2 connection serves one shard alone; under a bound the others would wait for it in vain.
+        let config = &self.shard.config;
+        let http2 = self.fixed.is_none()
+            && config.max_conns_per_host == 0
+            && config.rules.speaks_http2(&key.name, key.port);
         let speaks = Speaks::at_first(key.scheme, http2);
         self.origins.borrow_mut().get_or_add(key, &self.idle, speaks, |key| {
             let place = self.neighbours.table.enter(self.neighbours.hash(key))?;
@@ -250,7 +259,9 @@ impl Upstream {
                 None => return,
             }
         }
-        self.put_idle(origin, connection, since);
+        if let Some(connection) = self.hand_on(origin, connection, since) {
+            self.put_idle(origin, connection, since);
+        }
     }
 
     fn put_idle(&self, origin: &Origin, connection: Connection, since: Instant) {
@@ -307,6 +318,7 @@ impl Upstream {
         self.names.sweep(now);
         self.look_after_fixed(now);
         self.sweep_streams(now);
+        self.sweep_lines();
         for origin in self.origins.borrow().by_key.values() {
             let mut idle = origin.idle.borrow_mut();
             let mut gone = Vec::new();

@@ -64,6 +64,11 @@ impl Key {
         }
     }
 
+    /// What `--max-conns-per-host` counts by: the name, whichever of its addresses.
+    pub fn host(&self) -> Self {
+        Self { at: None, ..self.clone() }
+    }
+
     /// The name and the port that are dialled.
     pub fn dialled(&self) -> (&Arc<str>, u16) {
         match &self.via {

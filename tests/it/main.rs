@@ -27,6 +27,7 @@ mod lending;
 mod limits;
 mod log_course;
 mod log_files;
+mod max_conns;
 mod names;
 mod pid_file;
 mod pool;
