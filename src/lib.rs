@@ -9,8 +9,9 @@
 //! 2. The head is read within bounds and parsed strictly ([`http1::head`], [`http1::framing`]).
 //! 3. The proxy's own pages are answered ([`observe::admin`]); any other request is admitted: no loop, and a Host that
 //!    names an origin ([`proxy`], [`route`]).
-//! 4. A lease of an origin connection is taken: an idle one of this shard, else a new one, whose address was looked up
-//!    off the shard and may be dialled ([`upstream`]).
+//! 4. A lease of an origin connection is taken: an idle one of this shard, else the first of one that another shard
+//!    lends, one that comes free, and a new one, whose address was looked up off the shard and may be dialled
+//!    ([`upstream`]); or a place on an HTTP/2 connection ([`upstream::http2`]).
 //! 5. The head goes out anew, less what was meant for this hop only ([`headers`]).
 //! 6. Bodies go both ways under back-pressure, one block a direction ([`relay`]).
 //! 7. The response's head and body reach the client, whole or visibly cut ([`proxy`]).
