@@ -203,6 +203,10 @@ impl Upstream {
     pub(super) fn dial_stream(&self, origin: &Rc<Origin>) {
         let upstream = self.this.upgrade().expect("the shard holds it while it runs");
         self.replace_lost_streams(origin);
+        // They need as long for theirs as this one does.
+        if origin.speaks.get() == Speaks::Http2 {
+            self.warm_siblings(origin, Instant::now());
+        }
         let mut ending = Ending::of_dial(origin);
         shard::spawn("HTTP/2 dial", async move {
             let origin = ending.origin.clone();
@@ -213,6 +217,7 @@ impl Upstream {
             ending.failed = match dialled {
                 Ok(connection) if connection.protocol() == Protocol::Http2 => {
                     learn(&origin, Protocol::Http2);
+                    upstream.warm_siblings(&origin, Instant::now());
                     let begun = begin(&upstream.shard, streams, connection, dialling).await;
                     begun.err().map(|cause| Error::origin(Phase::Tls, cause))
                 }
