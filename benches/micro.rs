@@ -14,7 +14,7 @@ use chocon_uring::{
     },
     observe::{
         id::IdSource,
-        latency::{Acquired, OriginLatency},
+        latency::{Acquired, Cost, OriginLatency},
     },
     route::{Form, route},
     rules::Rules,
@@ -192,7 +192,7 @@ fn id_next() -> Box<dyn FnMut()> {
 
 fn latency_record() -> Box<dyn FnMut()> {
     let mut latency = OriginLatency::new();
-    Box::new(move || latency.record(black_box(85_123), Acquired::Reused))
+    Box::new(move || latency.record(black_box(85_123), Acquired::Reused, Cost::default()))
 }
 
 #[divan::bench(args = &CASES)]

@@ -15,6 +15,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::http2_use::Http2Use;
+use super::paid::Paid;
 use crate::limits::{HGRM_NAME_BYTES_MAX, LATENCY_US_MAX};
 
 /// Digits of a latency that are kept: 0.1 % of its value at worst.
@@ -64,6 +65,7 @@ pub struct OriginLatency {
     lent: u64,
     waited: u64,
     new: u64,
+    paid: Paid,
 }
 
 /// What one shard knows of one origin at one moment; may go to another thread.
@@ -91,12 +93,12 @@ impl OriginLatency {
     /// Nothing recorded yet.
     pub fn new() -> OriginLatency {
         let histogram = Histogram::new(SIGNIFICANT_DIGITS).expect("3 digits are in range");
-        OriginLatency { histogram, reused: 0, lent: 0, waited: 0, new: 0 }
+        OriginLatency { histogram, reused: 0, lent: 0, waited: 0, new: 0, paid: Paid::default() }
     }
 
     /// Takes one latency down, in microseconds; it counts as 1 us at least and as
     /// `LATENCY_US_MAX` at most. Allocates only when the value is beyond all before it.
-    pub fn record(&mut self, rtt_us: u64, how: Acquired) {
+    pub fn record(&mut self, rtt_us: u64, how: Acquired, cost: Cost) {
         let value = rtt_us.clamp(1, LATENCY_US_MAX);
         self.histogram.record(value).expect("the histogram grows and an hour fits");
         match how {
@@ -104,6 +106,10 @@ impl OriginLatency {
             Acquired::Lent => self.lent += 1,
             Acquired::Waited => self.waited += 1,
             Acquired::New => self.new += 1,
+        }
+        // An idle connection at hand costs nothing, and the request that takes it should not pay for the count.
+        if how != Acquired::Reused {
+            self.paid.record(cost);
         }
     }
 
@@ -119,6 +125,7 @@ impl OriginLatency {
         self.lent += other.lent;
         self.waited += other.waited;
         self.new += other.new;
+        self.paid.add(&other.paid);
     }
 }
 
@@ -142,12 +149,12 @@ impl LatencyReport {
         }
     }
 
-    /// The table for people: what is measured, a head line, then one line an origin, the busiest
-    /// first. Microseconds. Ends with `\n`.
+    /// The table for people: what requests paid for their connections, what is measured, a head
+    /// line, then one line an origin, the busiest first. Microseconds. Ends with `\n`.
     pub fn table(&self) -> String {
-        let mut text = "upstream latency in µs, request sent -> first byte of the response, \
-                        cumulative since start\n"
-            .to_owned();
+        let mut text = self.paid();
+        text += "upstream latency in µs, request sent -> first byte of the response, \
+                 cumulative since start\n";
         if self.origins.is_empty() {
             text.push_str("no request has been answered by an origin yet\n");
             return text;
@@ -161,6 +168,18 @@ impl LatencyReport {
             http2.append(&mut text, origin);
         }
         text
+    }
+
+    fn paid(&self) -> String {
+        let (mut all, mut answered, mut lines) = (Paid::default(), 0, String::new());
+        for (name, latency) in &self.origins {
+            all.add(&latency.paid);
+            answered += latency.histogram.len();
+            latency.paid.append(&mut lines, name, latency.histogram.len());
+        }
+        let mut text = String::new();
+        all.append_share(&mut text, answered);
+        text + &lines
     }
 
     /// Writes one file an origin into `dir`, in the percentile format of HdrHistogram that its
@@ -334,7 +353,7 @@ mod tests {
     fn latency(values: impl IntoIterator<Item = u64>) -> OriginLatency {
         let mut latency = OriginLatency::new();
         for value in values {
-            latency.record(value, Acquired::Reused);
+            latency.record(value, Acquired::Reused, Cost::default());
         }
         latency
     }
@@ -369,9 +388,10 @@ mod tests {
     #[test]
     fn shards_merge_into_one_line_an_origin_busiest_first() {
         let mut first = latency(1..=100);
-        first.record(5, Acquired::New);
-        first.record(5, Acquired::Waited);
-        first.record(5, Acquired::Lent);
+        let cost = Cost { tls: Duration::from_millis(40), ..Cost::default() };
+        first.record(5, Acquired::New, cost);
+        first.record(5, Acquired::Waited, cost);
+        first.record(5, Acquired::Lent, Cost::default());
         let report: LatencyReport = [
             latency([7]).snapshot("https://b.example:443"),
             first.snapshot("https://c.example:443"),
@@ -381,6 +401,9 @@ mod tests {
         .into_iter()
         .collect();
         let expected = "\
+2 of 106 requests (1.887 %) waited 1 ms or more for a connection
+paid at https://c.example:443: 2 of 104 requests; ms on average: dns 0.0, connect 0.0, tls 40.0, in line 0.0; \
+at worst 40.0
 upstream latency in µs, request sent -> first byte of the response, cumulative since start
 origin                 count  reused  lent  waited  new  min    mean  p50  p90  p99   p99.9  p99.99     max
 https://c.example:443    104     101     1       1    1    1  2453.0   49   91  100  250111  250111  250111
@@ -395,7 +418,7 @@ https://b.example:443      1       1     0       0    0    7     7.0    7    7  
     #[test]
     fn an_empty_report_says_so() {
         let table = LatencyReport::default().table();
-        assert_eq!(table.lines().count(), 2);
+        assert_eq!(table.lines().count(), 3);
         assert!(table.ends_with("no request has been answered by an origin yet\n"));
     }
 

@@ -14,6 +14,7 @@ pub mod http2_use;
 pub mod id;
 pub mod latency;
 pub mod log_files;
+pub mod paid;
 pub mod writer;
 
 mod escape;

@@ -125,7 +125,7 @@ impl Lease {
     /// Records the time from the request sent to the first byte of the response.
     pub fn record(&self, round_trip: Duration) {
         let us = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
-        self.origin.latency.borrow_mut().record(us, self.acquired);
+        self.origin.latency.borrow_mut().record(us, self.acquired, self.cost);
         self.connection.address.address().answered(round_trip);
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Client, OK, Origin, Proxy, eventually};
+use crate::support::{Client, OK, Origin, Proxy, TlsOrigin, eventually};
 
 /// `exchanges` on client connections of their own, so that both shards take part.
 fn exchanges(proxy: &Proxy, origin: &Origin, exchanges: usize) {
@@ -16,7 +16,8 @@ fn exchanges(proxy: &Proxy, origin: &Origin, exchanges: usize) {
 /// The row of `origin` in the last table.
 fn row_of(proxy: &Proxy, origin: &Origin) -> String {
     let addr = origin.addr().to_string();
-    let is_row = |line: &&str| line.contains(&addr) && !line.starts_with('{');
+    let is_row =
+        |line: &&str| line.contains(&addr) && !line.starts_with('{') && !line.contains("paid at");
     eventually("a row of the origin", || proxy.log().lines().any(|line| is_row(&line)));
     proxy.log().lines().rfind(is_row).expect("a row").to_owned()
 }
@@ -50,6 +51,25 @@ fn table_names_its_percentiles() {
     for word in ["count", "reused", "min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"] {
         assert!(log.contains(word), "no {word} in:\n{log}");
     }
+}
+
+#[test]
+fn dump_says_how_many_requests_paid_and_for_what() {
+    let away = std::time::Duration::from_millis(120);
+    let (origin, proxy) =
+        (TlsOrigin::options().away(away).answering(OK), Proxy::one_shard(&["--log-level", "info"]));
+    let mut client = Client::connect(&proxy);
+    for _ in 0..4 {
+        client.request("GET", &origin.host(), "/", "", b"");
+        assert_eq!(client.read_response().status, 200);
+    }
+    proxy.signal(libc::SIGUSR1);
+    let share = proxy.wait_for_log("waited 1 ms or more for a connection");
+    assert!(share.contains("1 of 4 requests (25.000 %)"), "{share}");
+    let paid = proxy.wait_for_log("paid at https://localhost:");
+    let (_, from_tls) = paid.split_once("tls ").expect("a cost of TLS");
+    let tls: f64 = from_tls.split(',').next().and_then(|ms| ms.parse().ok()).expect("ms");
+    assert!((120.0..5_000.0).contains(&tls), "{paid}");
 }
 
 #[test]

@@ -102,7 +102,7 @@ impl Stream {
 
     /// Sends the head; `ends` if nothing follows it. Errors: the connection takes no more; nothing was sent.
     pub fn open(self, request: Request<()>, ends: bool) -> Result<(Sending, Receiving), Broken> {
-        self.slot.open(request, ends, (self.origin, self.acquired))
+        self.slot.open(request, ends, (self.origin, self.acquired, self.cost))
     }
 }
 

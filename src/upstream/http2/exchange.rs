@@ -13,7 +13,7 @@ use crate::{
     headers::{BodyOut, Out, Persistence},
     http1::framing::ResponseBody,
     limits::HTTP2_TAIL_WITHIN,
-    observe::latency::Acquired,
+    observe::latency::{Acquired, Cost},
     shard,
     upstream::origins::Origin,
 };
@@ -63,7 +63,7 @@ pub struct Sending {
 pub struct Receiving {
     state: State,
     slot: Slot,
-    of: (Rc<Origin>, Acquired),
+    of: (Rc<Origin>, Acquired, Cost),
 }
 
 enum State {
@@ -89,7 +89,7 @@ impl Slot {
         self,
         request: Request<()>,
         ends: bool,
-        of: (Rc<Origin>, Acquired),
+        of: (Rc<Origin>, Acquired, Cost),
     ) -> Result<(Sending, Receiving), Broken> {
         // It retired between the choice and now: nothing was sent.
         let gone = || Broken { cause: Cause::Closed, fate: Fate::Unprocessed };
@@ -178,8 +178,8 @@ impl Receiving {
     /// Records the time from the request sent to the first byte of the response.
     pub fn record(&self, round_trip: Duration) {
         let us = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
-        let (origin, acquired) = &self.of;
-        origin.latency.borrow_mut().record(us, *acquired);
+        let (origin, acquired, cost) = &self.of;
+        origin.latency.borrow_mut().record(us, *acquired, *cost);
         self.slot.on.wire.connection.address.address().answered(round_trip);
     }
 
