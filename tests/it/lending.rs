@@ -209,3 +209,36 @@ fn shards_under_load_lend_back_and_forth_and_mix_up_nothing() {
     eventually("what is open to be what is kept", || origin.open_connections() <= 32);
     assert!(origin.connections() < 200, "{} connections", origin.connections());
 }
+
+#[test]
+fn thousands_of_hosts_seen_once_leave_a_bounded_number_of_connections() {
+    // More than both shards together remember (1,024 each), and more than the shared table has slots for (2,048).
+    const HOSTS: usize = 3000;
+    const REMEMBERED: usize = 2 * 1024;
+    let origin = Origin::answering_at(([0, 0, 0, 0], 0).into(), OK);
+    let proxy = Proxy::start(&["--access-log-dir", "none"]);
+    let [mut one, mut two] = client_of_each_shard(&proxy);
+    for n in 0..HOSTS {
+        let client = if n % 2 == 0 { &mut one } else { &mut two };
+        // All of 127.0.0.0/8 leads here; each address is an origin of its own.
+        let host = format!("127.7.{}.{}.ccnproxy:{}", n / 250, n % 250 + 1, origin.addr().port());
+        client.request("GET", &host, "/", "", b"");
+        assert_eq!(client.read_response().text(), "ok");
+    }
+    eventually("forgotten origins to lose their connections", || {
+        origin.open_connections() <= REMEMBERED
+    });
+    assert_eq!(origin.connections(), HOSTS, "a host seen once costs one connection");
+    // Connections, latencies and addresses of those remembered; measured 100 MiB.
+    assert!(proxy.resident_kib() < 256 * 1024, "{} KiB", proxy.resident_kib());
+    // Slots of the forgotten are free again, so that what comes now is lent. Eight tries: one of these near origins is
+    // dialled if the lender gets no CPU for 2 ms.
+    for n in 1..=8 {
+        let host = format!("127.8.0.{n}.ccnproxy:{}", origin.addr().port());
+        for client in [&mut one, &mut two] {
+            client.request("GET", &host, "/", "", b"");
+            assert_eq!(client.read_response().text(), "ok");
+        }
+    }
+    assert!(origin.connections() < HOSTS + 16, "nothing was lent");
+}
