@@ -34,6 +34,10 @@ pub struct Config {
     pub max_conns_per_host: usize,
     /// `--keepalive-timeout`: how long an idle connection to an origin is kept. Not zero.
     pub keepalive_timeout: Duration,
+    /// `--warm`: what is kept ready.
+    pub warm: Vec<Warm>,
+    /// `--warm-learned`: whether origins in use are kept ready, too.
+    pub warm_learned: bool,
     /// `--read-timeout`: for the whole request from the client, head and body.
     pub read_timeout: Option<Duration>,
     /// `--write-timeout`: from the end of the request's head to the end of the response.
@@ -72,6 +76,14 @@ pub struct Config {
     pub check_only: bool,
     /// Variables of the environment that look like ours and are not used, each with why.
     pub ignored_variables: Vec<String>,
+}
+
+/// An origin to which connections are kept ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warm {
+    pub origin: OriginUrl,
+    /// At least 1.
+    pub connections: usize,
 }
 
 /// Where the access log goes.

@@ -97,9 +97,12 @@ pub fn write_request(
         Field::ChoconVer => hop.loop_mark == LoopMark::Set,
         // The client's own stays where it is; an empty one is none.
         Field::ChoconId => head.id.is_none(),
-        Field::Other | Field::Connection | Field::Expect | Field::UserAgent | Field::HopByHop => {
-            false
-        }
+        Field::Other
+        | Field::Connection
+        | Field::Expect
+        | Field::UserAgent
+        | Field::HopByHop
+        | Field::KeepAlive => false,
     });
     if head.body == RequestBody::Chunked {
         out.push(b"Transfer-Encoding: chunked\r\n");
@@ -180,7 +183,8 @@ pub fn write_response(
         | Field::Expect
         | Field::UserAgent
         | Field::ChoconVer
-        | Field::HopByHop => false,
+        | Field::HopByHop
+        | Field::KeepAlive => false,
     });
     if body == BodyOut::Chunked {
         out.push(b"Transfer-Encoding: chunked\r\n");

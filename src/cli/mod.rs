@@ -38,7 +38,8 @@ use logs::{
 };
 use origins::{
     ALLOW_CIDR, KEEPALIVE_CONNS, KEEPALIVE_TIMEOUT, MAX_CONNS_PER_HOST, TCP_CONGESTION,
-    UPSTREAM_HTTP2, read_congestion, read_http2, read_network,
+    UPSTREAM_HTTP2, WARM, WARM_LEARNED, read_congestion, read_http2, read_network, read_on_off,
+    read_warm,
 };
 use other::{CHECK, PID_FILE};
 use routes::{
@@ -51,6 +52,7 @@ use crate::config::{AccessLogTo, Config, Sampling};
 use crate::limits::{
     ALLOW_CIDRS_MAX, DNS_SERVERS_MAX, KEEPALIVE_CONNS_MAX, LOG_ROTATE_MINUTES_MAX,
     LOG_ROTATIONS_KEPT_MAX, RULES_MAX, SAMPLED_ONE_IN_MAX, SAMPLES_KEPT_MAX, SHARDS_MAX,
+    WARM_ORIGINS_MAX,
 };
 use crate::rules::Rules;
 use crate::upstream::tls::PROVIDER;
@@ -103,24 +105,29 @@ pub fn parse(
 }
 
 fn config(check: &mut Check, ignored_variables: Vec<String>) -> Config {
+    let listen = SocketAddr::new(check.value(&LISTEN, read_address), check.value(&PORT, read_port));
+    let api = check.value(&API, read_api);
+    let cores = check.optional(&CORES, |text| {
+        whole_number(text, 1..=SHARDS_MAX).ok_or("is not a number of shards")
+    });
+    // Another flag is held to it. The ones above come first because mistakes are said in the order of the help.
+    let keepalive_conns =
+        check.number(&KEEPALIVE_CONNS, 0..=KEEPALIVE_CONNS_MAX, "is not a number of connections");
     Config {
-        listen: SocketAddr::new(check.value(&LISTEN, read_address), check.value(&PORT, read_port)),
-        api: check.value(&API, read_api),
-        cores: check.optional(&CORES, |text| {
-            whole_number(text, 1..=SHARDS_MAX).ok_or("is not a number of shards")
-        }),
+        listen,
+        api,
+        cores,
 
-        keepalive_conns: check.number(
-            &KEEPALIVE_CONNS,
-            0..=KEEPALIVE_CONNS_MAX,
-            "is not a number of connections",
-        ),
+        keepalive_conns,
         max_conns_per_host: check.number(
             &MAX_CONNS_PER_HOST,
             0..=KEEPALIVE_CONNS_MAX,
             "is not a number of connections",
         ),
         keepalive_timeout: check.above_zero(&KEEPALIVE_TIMEOUT),
+        warm: check
+            .list(&WARM, WARM_ORIGINS_MAX, "origins", |text| read_warm(text, keepalive_conns)),
+        warm_learned: check.value(&WARM_LEARNED, read_on_off),
         allow_cidr: check.list(&ALLOW_CIDR, ALLOW_CIDRS_MAX, "networks", read_network),
         tcp_congestion: check.optional(&TCP_CONGESTION, read_congestion),
 

@@ -6,8 +6,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::authority::OriginUrl;
 use crate::cli::flag::{Flag, Group};
-use crate::cli::values::TIME_ABOVE_ZERO;
+use crate::cli::values::{TIME_ABOVE_ZERO, whole_number};
+use crate::config::Warm;
+use crate::limits::WARM_CONNECTIONS_MAX;
 use crate::rules::Http2Rule;
 use crate::shard::sys::try_congestion;
 
@@ -17,6 +20,8 @@ pub const GROUP: Group = Group {
         &KEEPALIVE_CONNS,
         &MAX_CONNS_PER_HOST,
         &KEEPALIVE_TIMEOUT,
+        &WARM,
+        &WARM_LEARNED,
         &UPSTREAM_HTTP2,
         &ALLOW_CIDR,
         &TCP_CONGESTION,
@@ -58,6 +63,19 @@ pub const KEEPALIVE_TIMEOUT: Flag = Flag {
     ..Flag::value("keepalive-timeout", "TIME")
 };
 
+pub const WARM: Flag = Flag {
+    help: "Keep N connections to an origin ready at all times, process-wide [N: 1]; may be repeated",
+    remedy: "give an origin and a number, such as https://api.example.com=4, no more than --keepalive-conns and 1024",
+    ..Flag::values("warm", "URL[=N]")
+};
+
+pub const WARM_LEARNED: Flag = Flag {
+    help: "Keep as many connections ready as an origin's recent peaks needed: on or off",
+    default: Some("on"),
+    remedy: "give on or off",
+    ..Flag::value("warm-learned", "SWITCH")
+};
+
 pub const ALLOW_CIDR: Flag = Flag {
     help: "Reach addresses in CIDR though they are refused by default; may be repeated",
     remedy: "give a network such as 169.254.10.0/24 or fd00::/8, or one address",
@@ -93,6 +111,31 @@ pub fn read_congestion(name: &str) -> Result<String, String> {
             kernel("available")
         )),
         Err(e) => Err(format!("is refused by the kernel: {e}; it has {}", kernel("available"))),
+    }
+}
+
+/// `keepalive_conns` is the most that are kept of an origin. If it keeps none, nothing can be kept ready, which is said at
+/// the start.
+pub fn read_warm(text: &str, keepalive_conns: usize) -> Result<Warm, &'static str> {
+    let (url, connections) = match text.rsplit_once('=') {
+        Some((url, number)) => {
+            let number = whole_number(number, 1..=WARM_CONNECTIONS_MAX);
+            (url, number.ok_or("has no number of connections behind its =")?)
+        }
+        None => (text, 1),
+    };
+    let origin = OriginUrl::parse(url)?;
+    if keepalive_conns > 0 && connections > keepalive_conns {
+        return Err("asks for more connections than --keepalive-conns lets be idle");
+    }
+    Ok(Warm { origin, connections })
+}
+
+pub fn read_on_off(text: &str) -> Result<bool, &'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _neither => Err("is neither on nor off"),
     }
 }
 

@@ -3,7 +3,8 @@
 use super::*;
 use crate::authority::{OriginUrl, Scheme};
 use crate::cli::flag::{Flag, Takes, all_flags};
-use crate::config::{AccessLogTo, ApiAt, LogDirectory, LogFormat, Sampling};
+use crate::config::{AccessLogTo, ApiAt, LogDirectory, LogFormat, Sampling, Warm};
+use crate::limits::WARM_CONNECTIONS_MAX;
 use crate::rules::{Http2Rule, Map, Pattern};
 use log::LevelFilter;
 use std::os::unix::ffi::OsStringExt;
@@ -41,6 +42,8 @@ fn no_flags_give_the_documented_defaults() {
         keepalive_conns: 256,
         max_conns_per_host: 0,
         keepalive_timeout: secs(50),
+        warm: vec![],
+        warm_learned: true,
         read_timeout: Some(secs(30)),
         write_timeout: Some(secs(90)),
         proxy_read_timeout: Some(secs(60)),
@@ -124,6 +127,9 @@ fn every_flag_is_taken() {
         "--upstream",
         "https://up.test:8443/path",
         "--upstream-http2=*.a.com=off",
+        "--warm",
+        "https://a.b=4",
+        "--warm-learned=off",
         "--resolver",
         "dns",
         "--dns-server",
@@ -143,6 +149,11 @@ fn every_flag_is_taken() {
         keepalive_conns: 32,
         max_conns_per_host: 3,
         keepalive_timeout: Duration::from_secs(60),
+        warm: vec![Warm {
+            origin: OriginUrl::parse("https://a.b").expect("a URL"),
+            connections: 4,
+        }],
+        warm_learned: false,
         read_timeout: None,
         write_timeout: None,
         proxy_read_timeout: Some(Duration::from_secs(5400)),
@@ -598,4 +609,34 @@ fn proxies_of_the_environment_are_taken_and_their_mistakes_told_with_the_others(
     let lines: Vec<&str> = exit.text.lines().collect();
     assert!(lines[0].starts_with("https_proxy: a proxy of scheme socks5"), "{lines:?}");
     assert!(lines[1].starts_with("--port"), "{lines:?}");
+}
+
+#[test]
+fn an_origin_to_keep_warm_has_a_number_within_the_idle_connections() {
+    let warm = |text: &str, connections| {
+        vec![Warm { origin: OriginUrl::parse(text).expect("a URL"), connections }]
+    };
+    assert_eq!(config(&["--warm", "https://a.b"]).warm, warm("https://a.b", 1));
+    assert_eq!(config(&["--warm", "http://a.b:81/=2"]).warm, warm("http://a.b:81", 2));
+    assert_eq!(config(&["-c", "2", "--warm", "http://a=2"]).warm, warm("http://a", 2));
+    assert_eq!(config(&["-c", "0", "--warm", "http://a=2"]).warm, warm("http://a", 2));
+    let most = format!("http://a={WARM_CONNECTIONS_MAX}");
+    assert_eq!(config(&["-c", "2000", "--warm", &most]).warm, warm("http://a", 1024));
+    for (text, cause) in [
+        ("a.b", "does not begin with http:// or https://"),
+        ("https://a.b/path=2", "has a path, but only a name and a port count"),
+        ("https://a.b=", "has no number of connections behind its ="),
+        ("https://a.b=0", "has no number of connections behind its ="),
+        ("https://a.b=1025", "has no number of connections behind its ="),
+        ("https://a.b=3", "asks for more connections than --keepalive-conns lets be idle"),
+    ] {
+        let said = mistakes(&["-c", "2", "--warm", text]);
+        assert_eq!(said, [format!("--warm: {text:?} {cause}; {}", WARM.remedy)]);
+    }
+    let said = mistakes(&["--warm-learned", "maybe"]);
+    assert_eq!(said, [r#"--warm-learned: "maybe" is neither on nor off; give on or off"#]);
+    let too_many: Vec<String> =
+        (0..=WARM_ORIGINS_MAX).map(|n| format!("--warm=http://a{n}")).collect();
+    let too_many: Vec<&str> = too_many.iter().map(String::as_str).collect();
+    assert!(mistakes(&too_many)[0].contains("257 origins are too many"));
 }

@@ -14,6 +14,8 @@ pub enum Field {
     UserAgent,
     ChoconId,
     ChoconVer,
+    /// For the next hop only, too, but what an origin says in it is of use.
+    KeepAlive,
     /// Meant for the next hop only, whether or not `Connection` names it (RFC 9110 §7.6.1), or for a proxy
     /// (RFC 9110 §11.7).
     HopByHop,
@@ -30,7 +32,7 @@ impl Field {
             7 if is(b"upgrade") => Field::HopByHop,
             10 if is(b"connection") => Field::Connection,
             10 if is(b"user-agent") => Field::UserAgent,
-            10 if is(b"keep-alive") => Field::HopByHop,
+            10 if is(b"keep-alive") => Field::KeepAlive,
             11 if is(b"x-chocon-id") => Field::ChoconId,
             12 if is(b"x-chocon-ver") => Field::ChoconVer,
             14 if is(b"content-length") => Field::ContentLength,
@@ -43,6 +45,15 @@ impl Field {
             _ => Field::Other,
         }
     }
+}
+
+/// Reads the seconds of `timeout=` in a Keep-Alive field's value.
+pub fn told_timeout(value: &[u8]) -> Option<u64> {
+    let value = std::str::from_utf8(value).ok()?;
+    let parameters = value.split(',').filter_map(|parameter| parameter.split_once('='));
+    let (_, seconds) =
+        { parameters }.find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))?;
+    seconds.trim().trim_matches('"').parse().ok()
 }
 
 /// Whether a trailer field may be merged into a message that was already acted upon: never what frames, routes,
@@ -102,5 +113,24 @@ mod tests {
         }
         assert!(is_trailer_allowed(b"X-Checksum"));
         assert!(is_trailer_allowed(b"Server-Timing"));
+    }
+
+    #[test]
+    fn the_timeout_of_a_keep_alive_field_is_found() {
+        for (value, expected) in [
+            ("timeout=5", Some(5)),
+            ("timeout=5, max=100", Some(5)),
+            ("max=100, Timeout = 15", Some(15)),
+            ("timeout=\"7\"", Some(7)),
+            ("", None),
+            ("timeout", None),
+            ("timeout=", None),
+            ("timeout=-1", None),
+            ("timeout=99999999999999999999999", None),
+            ("max=5", None),
+        ] {
+            assert_eq!(told_timeout(value.as_bytes()), expected, "{value}");
+        }
+        assert_eq!(told_timeout(b"timeout=\xff"), None);
     }
 }

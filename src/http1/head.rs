@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    fields::Field,
+    fields::{Field, told_timeout},
     framing::{Lengths, RequestBody, ResponseBody},
 };
 use crate::{
@@ -137,12 +137,18 @@ impl<'r, 'b> Fields<'r, 'b> {
         })
     }
 
+    /// How long the sender says it keeps the connection when idle, in seconds.
+    pub fn idle_timeout(&self) -> Option<u64> {
+        let at = self.kinds.iter().take(self.headers.len()).position(|k| *k == Field::KeepAlive)?;
+        told_timeout(self.headers.get(at)?.value)
+    }
+
     /// Whether a field is for the next hop only: by what it is, or because `Connection` names it. Fields that frame,
     /// route or identify the message stay, whatever `Connection` says: naming them is an attack (RFC 9110 §7.6.1
     /// forbids it).
     pub fn is_hop_by_hop(&self, field: &Line<'_>) -> bool {
         match field.kind {
-            Field::Connection | Field::HopByHop => true,
+            Field::Connection | Field::HopByHop | Field::KeepAlive => true,
             Field::Other | Field::Expect | Field::UserAgent => self.connection.names
                 [..self.connection.named]
                 .iter()
@@ -277,6 +283,7 @@ impl<'r, 'b> RequestHead<'r, 'b> {
                 Field::Other
                 | Field::Expect
                 | Field::ChoconId
+                | Field::KeepAlive
                 | Field::Connection
                 | Field::ContentLength
                 | Field::TransferEncoding

@@ -170,6 +170,7 @@ async fn serve(
             log::error!("the shard gets no more look-up answers: {ended:?}");
         });
     }
+    upstream.begin_warm();
     {
         let upstream = upstream.clone();
         shard::spawn("messages of other shards", async move {

@@ -58,6 +58,9 @@ pub fn start(
         log::warn!("{note}");
     }
     config.proxies.notes().iter().for_each(|note| log::info!("{note}"));
+    if config.keepalive_conns == 0 && !config.warm.is_empty() {
+        log::warn!("--warm has no effect: with --keepalive-conns 0 no connection is idle");
+    }
     let is_successor = !inherited.is_empty();
     let Listeners { of_shard, addresses, are_shared } = match inherited.is_empty() {
         true => listeners::bind(config.listen, count)?,
@@ -80,7 +83,11 @@ pub fn start(
         resolver,
         fixed,
         neighbours: Neighbours::new(mailboxes, config.max_conns_per_host),
-        shares: Shares { idle_per_origin_max: config.keepalive_conns.div_ceil(count), open_max },
+        shares: Shares {
+            shards: count,
+            idle_per_origin_max: config.keepalive_conns.div_ceil(count),
+            open_max,
+        },
         clients_max,
         listeners_are_shared: are_shared,
         own: Own::new(own.collect()),

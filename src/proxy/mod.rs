@@ -171,6 +171,11 @@ async fn forward(
         }
         let result = attempt(ends, input, asked, &mut decoder, body_out, &lease, out).await;
         drop(guard);
+        if let Err(failed) = &result
+            && failed.error.is_stale_connection()
+        {
+            lease.was_given_up(Instant::now());
+        }
         match result {
             Ok(responded) => {
                 if responded.origin_persists && ends.progress.request_taken.get() {

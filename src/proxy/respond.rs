@@ -51,6 +51,9 @@ pub async fn respond(
             }
             Head::Final(plan) => {
                 ends.watch.clear(Deadline::Origin);
+                if let Some(seconds) = plan.idle_timeout {
+                    lease.told_idle_timeout(seconds);
+                }
                 let mut decoder = Decoder::of_response(plan.body);
                 let rest = end..reader.filled;
                 let excess = relay::download(
@@ -164,6 +167,8 @@ struct Plan {
     body_out: BodyOut,
     persistence: Persistence,
     origin_persists: bool,
+    /// How long the origin says it keeps the connection when idle, in seconds.
+    idle_timeout: Option<u64>,
 }
 
 /// Reads one head and writes what the client gets of it to `out`: nothing, for an interim head that it must not get.
@@ -200,7 +205,13 @@ fn read_head(
     headers::write_response(out, &head, body_out, persistence, asked.id.bytes());
     ends.progress.status.set(Some(head.status));
     ends.progress.chunked_out.set(body_out == BodyOut::Chunked);
-    Ok(Head::Final(Plan { body, body_out, persistence, origin_persists: head.keep_alive }))
+    Ok(Head::Final(Plan {
+        body,
+        body_out,
+        persistence,
+        origin_persists: head.keep_alive,
+        idle_timeout: head.fields.idle_timeout(),
+    }))
 }
 
 /// What the client's connection does after the response.

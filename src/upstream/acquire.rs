@@ -236,7 +236,7 @@ impl Upstream {
         let cost = waiter.dialling.cost(acquired, begun.elapsed());
         let home = self.other_home(origin, connection.ip());
         let origin = home.unwrap_or_else(|| origin.clone());
-        Ok(Lease { connection, acquired, cost, origin })
+        Ok(Lease { connection, acquired, cost, idle_ms: 0, origin })
     }
 
     /// Gives other shards a moment to lend a connection. None: they have none, or do not answer.

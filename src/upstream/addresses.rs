@@ -127,6 +127,12 @@ impl Addresses {
         }
     }
 
+    /// The longest round trip to an address in use, by what connecting took. Zero: none is known.
+    pub fn round_trip(&self) -> Duration {
+        let us = self.current().filter_map(|address| address.connect.us()).max();
+        Duration::from_micros(us.unwrap_or(0).into())
+    }
+
     /// Whether a connection is open, or being made, to an address that is not gone.
     pub fn are_in_use(&self) -> bool {
         self.known.iter().any(|address| address.connections.get() > 0)

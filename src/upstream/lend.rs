@@ -246,7 +246,8 @@ impl Upstream {
 fn lenders(counts: impl Iterator<Item = Counts>, asker: usize) -> Vec<usize> {
     let mut others: Vec<Counts> =
         counts.filter(|counts| counts.shard != asker && counts.open > 0).collect();
-    others.sort_by_key(|counts| std::cmp::Reverse((counts.idle.min(counts.open), counts.open)));
+    others
+        .sort_by_key(|counts| std::cmp::Reverse((counts.told.idle.min(counts.open), counts.open)));
     others.truncate(LENDERS_ASKED_MAX);
     others.into_iter().map(|counts| counts.shard).collect()
 }
@@ -258,11 +259,13 @@ fn lend_within(dial_cost: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::table::Told, *};
 
     fn ask(counts: &[(u32, u32)], asker: usize) -> Vec<usize> {
         let counts = counts.iter().enumerate();
-        lenders(counts.map(|(shard, &(open, idle))| Counts { shard, open, idle }), asker)
+        let told = |idle| Told { idle, ..Told::default() };
+        let counts = counts.map(|(shard, &(open, idle))| Counts { shard, open, told: told(idle) });
+        lenders(counts, asker)
     }
 
     #[test]

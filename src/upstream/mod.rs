@@ -11,10 +11,14 @@ mod addresses;
 mod atomic;
 mod claim;
 pub mod connection;
+mod demand;
 mod dial;
+mod dial_budget;
 pub mod dns;
 pub mod fixed;
+mod floor;
 pub mod http2;
+mod idle_limit;
 mod known_names;
 pub mod lend;
 mod line;
@@ -30,6 +34,7 @@ mod shared_tests;
 mod table;
 pub mod tls;
 mod tunnel;
+mod upkeep;
 
 use crate::{
     authority::{OriginUrl, Scheme},
@@ -40,10 +45,10 @@ use crate::{
         latency::{Acquired, Cost, OriginSnapshot},
     },
     route::{Form, Route, route},
-    shard::{Shard, sys, watch::Watch},
+    shard::{Shard, watch::Watch},
     via::Proxy,
 };
-use acquire::{Waiter, Waiting};
+use acquire::Waiter;
 use addresses::Chance;
 use connection::Connection;
 use fixed::Fixed;
@@ -88,6 +93,7 @@ pub struct Upstream {
     idle: Cell<usize>,
     open: Rc<Cell<usize>>,
     open_max: usize,
+    shards: usize,
     looked: Cell<Instant>,
     /// Too much waits for slow clients of HTTP/2 origins.
     is_under_pressure: Cell<bool>,
@@ -96,10 +102,6 @@ pub struct Upstream {
 /// Histograms copied without a pause: 2 µs each (PERF.md).
 const SNAPSHOTS_AT_ONCE: usize = 16;
 
-/// How often idle connections are looked at for an end, all of an origin in one system call. An ended one is found
-/// at checkout anyway; this frees its descriptor, and lets the origin finish its close.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
 /// A connection in use by one request. Dropping it closes the connection, whatever state it is in; after a clean end
 /// [`Lease::finish`] gives it back.
 pub struct Lease {
@@ -107,6 +109,8 @@ pub struct Lease {
     /// How the request got it: one that was not made for it may have been given up by the origin meanwhile.
     pub acquired: Acquired,
     pub cost: Cost,
+    /// How long it was idle before, in milliseconds; small, because a lease is moved about.
+    idle_ms: u32,
     origin: Rc<Origin>,
 }
 
@@ -140,6 +144,18 @@ impl Lease {
         InFlight::of(&self.origin)
     }
 
+    /// The connection turned out to have been closed by the origin while it was idle.
+    pub fn was_given_up(&self, now: Instant) {
+        if self.acquired == Acquired::Reused {
+            self.origin.floor.saw_end(Duration::from_millis(self.idle_ms.into()), now);
+        }
+    }
+
+    /// What a response said about how long its connection may be idle, in seconds.
+    pub fn told_idle_timeout(&self, seconds: u64) {
+        self.origin.floor.told_idle_timeout(seconds, Instant::now());
+    }
+
     /// Gives the connection back after a clean end: the response ended by its framing, the origin lets it persist, the
     /// request was sent whole, and no byte too many came.
     pub fn finish(self, upstream: &Upstream, now: Instant) {
@@ -152,6 +168,7 @@ impl Lease {
 /// How much a shard may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Shares {
+    pub shards: usize,
     pub idle_per_origin_max: usize,
     pub open_max: usize,
 }
@@ -181,6 +198,7 @@ impl Upstream {
             idle: Cell::new(0),
             open: Rc::default(),
             open_max: shares.open_max,
+            shards: shares.shards,
             looked: Cell::new(Instant::now()),
             is_under_pressure: Cell::new(false),
         })
@@ -237,9 +255,12 @@ impl Upstream {
     ) -> Result<Lease, Error> {
         let now = Instant::now();
         origin.used.set(now);
-        if !fresh && let Some((connection, _)) = self.take_idle(origin, now) {
+        origin.floor.note_request(origin.in_flight.get());
+        if !fresh && let Some((connection, since)) = self.take_idle(origin, now) {
             let (acquired, cost) = (Acquired::Reused, Cost::default());
-            return Ok(Lease { connection, acquired, cost, origin: origin.clone() });
+            let idle_ms = now.saturating_duration_since(since).as_millis();
+            let idle_ms = u32::try_from(idle_ms).unwrap_or(u32::MAX);
+            return Ok(Lease { connection, acquired, cost, idle_ms, origin: origin.clone() });
         }
         // On the heap: a wait's state is large, and requests that wait for an answer should not carry it.
         Box::pin(self.acquire(origin, watch, fresh)).await
@@ -269,7 +290,7 @@ impl Upstream {
             return;
         }
         let shared = table::accesses();
-        match origin.idle.borrow_mut().put(connection, since, self.idle_per_origin_max) {
+        match origin.idle.borrow_mut().put(connection, since, self.idle_max(origin)) {
             Some(oldest) => oldest.retire(),
             None => {
                 debug_assert_eq!(shared, table::accesses(), "a hit used the shared table");
@@ -283,13 +304,14 @@ impl Upstream {
         loop {
             // A dead one is not counted any more once it is dropped; that is no part of a hit.
             let shared = table::accesses();
-            let (connection, since) =
-                origin.idle.borrow_mut().take(now, self.shard.config.keepalive_timeout)?;
+            let usable_for = self.usable_for(origin);
+            let (connection, since) = origin.idle.borrow_mut().take(now, usable_for)?;
             self.idle.set(self.idle.get() - 1);
             if connection.is_usable() {
                 debug_assert_eq!(shared, table::accesses(), "a hit used the shared table");
                 return Some((connection, since));
             }
+            origin.floor.saw_end(now.saturating_duration_since(since), now);
         }
     }
 
@@ -304,43 +326,6 @@ impl Upstream {
         if let Some(oldest) = origin.idle.borrow_mut().take_oldest() {
             self.idle.set(self.idle.get() - 1);
             oldest.retire();
-        }
-    }
-
-    /// Closes idle connections that are too old and, once in `LOOK_EVERY`, those that their origin ended and those to
-    /// addresses that its name left.
-    pub fn sweep(&self, now: Instant) {
-        let timeout = self.shard.config.keepalive_timeout;
-        let looks = now.saturating_duration_since(self.looked.get()) >= LOOK_EVERY;
-        if looks {
-            self.looked.set(now);
-        }
-        self.names.sweep(now);
-        self.look_after_fixed(now);
-        self.sweep_streams(now);
-        self.sweep_lines();
-        for origin in self.origins.borrow().by_key.values() {
-            let mut idle = origin.idle.borrow_mut();
-            let mut gone = Vec::new();
-            while let Some(expired) = idle.take_expired(now, timeout) {
-                gone.push(expired);
-            }
-            if looks {
-                self.look_after_addresses(origin, now);
-                gone.append(&mut idle.take_dead(Connection::has_left));
-            }
-            if looks && !idle.is_empty() {
-                let fds: Vec<_> = idle.iter().map(|connection| connection.socket.fd()).collect();
-                let mut spoke = sys::readable(&fds).into_iter();
-                let is_dead = |c: &Connection| spoke.next().unwrap_or(false) && !c.is_usable();
-                gone.append(&mut idle.take_dead(is_dead));
-            }
-            self.idle.set(self.idle.get() - gone.len());
-            if let Some(seat) = &origin.seat {
-                seat.tell_idle(idle.len());
-            }
-            gone.into_iter().for_each(Connection::retire);
-            origin.waiting.borrow_mut().retain(Waiting::is_open);
         }
     }
 

@@ -6,10 +6,11 @@ use super::{
     acquire::Waiting,
     addresses::Addresses,
     connection::Connection,
+    floor::Floor,
     http2::{acquire::Speaks, streams::Streams},
     policy::Refused,
     pool::IdleSet,
-    table::{Held, Place},
+    table::{Held, Place, Told},
 };
 use crate::{
     authority::Scheme,
@@ -129,6 +130,8 @@ pub struct Origin {
     /// Requests that were sent here, or wait for a connection to be.
     pub in_flight: Cell<u32>,
     pub used: Cell<Instant>,
+    /// What is kept ready, and for how long a connection can be.
+    pub floor: Floor,
     /// The shard does not know it any more; what is in use of it is closed when it ends.
     pub forgotten: Cell<bool>,
 }
@@ -137,19 +140,18 @@ pub struct Origin {
 pub struct Seat {
     pub place: Place,
     shard: usize,
-    told_idle: Cell<u32>,
+    told: Cell<Told>,
 }
 
 impl Seat {
     pub fn new(place: Place, shard: usize) -> Self {
-        Self { place, shard, told_idle: Cell::new(0) }
+        Self { place, shard, told: Cell::default() }
     }
 
-    /// Tells the others how many are idle here, if that changed.
-    pub fn tell_idle(&self, idle: usize) {
-        let idle = u32::try_from(idle).unwrap_or(u32::MAX);
-        if self.told_idle.replace(idle) != idle {
-            self.place.tell_idle(self.shard, idle);
+    /// Tells the others what there is here, if that changed.
+    pub fn tell(&self, told: Told) {
+        if self.told.replace(told) != told {
+            self.place.tell(self.shard, told);
         }
     }
 
@@ -162,7 +164,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         // The cells of a slot that nobody uses are 0.
-        self.tell_idle(0);
+        self.tell(Told::default());
     }
 }
 
@@ -208,15 +210,18 @@ impl Origins {
             addresses: RefCell::default(),
             in_flight: Cell::new(0),
             used: Cell::new(Instant::now()),
+            floor: Floor::new(Instant::now()),
             forgotten: Cell::new(false),
         });
         self.by_key.insert(key, origin.clone());
         origin
     }
 
-    /// Forgets the origin that was not used for longest. Requests under way keep theirs until they end.
+    /// Forgets the origin that was not used for longest, but none of `--warm`. Requests under way keep theirs until they
+    /// end.
     fn forget_oldest(&mut self, idle: &Cell<usize>) {
-        let oldest = self.by_key.values().min_by_key(|origin| origin.used.get()).cloned();
+        let others = self.by_key.values().filter(|origin| !origin.floor.is_named());
+        let oldest = others.min_by_key(|origin| origin.used.get()).cloned();
         if let Some(origin) = oldest {
             self.by_key.remove(&origin.key);
             for known in &mut self.by_authority {

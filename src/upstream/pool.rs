@@ -46,10 +46,16 @@ impl<T> IdleSet<T> {
     }
 
     /// Takes one that has been idle for `timeout`, oldest first.
-    pub fn take_expired(&mut self, now: Instant, timeout: Duration) -> Option<T> {
+    pub fn take_expired(&mut self, now: Instant, timeout: Duration) -> Option<(T, Instant)> {
         self.idle
             .pop_front_if(|idle| now.saturating_duration_since(idle.since) >= timeout)
-            .map(|idle| idle.what)
+            .map(|idle| (idle.what, idle.since))
+    }
+
+    /// How many have been idle for `age`.
+    pub fn older_than(&self, age: Duration, now: Instant) -> usize {
+        let is_old = |idle: &&Idle<T>| now.saturating_duration_since(idle.since) >= age;
+        self.idle.iter().take_while(is_old).count()
     }
 
     /// Takes the one that has been idle for longest.
@@ -57,12 +63,12 @@ impl<T> IdleSet<T> {
         self.idle.pop_front().map(|idle| idle.what)
     }
 
-    /// Takes those that `is_dead` says are.
-    pub fn take_dead(&mut self, mut is_dead: impl FnMut(&T) -> bool) -> Vec<T> {
+    /// Takes those that `is_dead` says are, each with since when it was idle.
+    pub fn take_dead(&mut self, mut is_dead: impl FnMut(&T) -> bool) -> Vec<(T, Instant)> {
         let (dead, alive): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(&mut self.idle).into_iter().partition(|idle| is_dead(&idle.what));
         self.idle = alive;
-        dead.into_iter().map(|idle| idle.what).collect()
+        dead.into_iter().map(|idle| (idle.what, idle.since)).collect()
     }
 
     /// All, in the order that `take_dead` asks about them.
@@ -128,7 +134,8 @@ mod tests {
         set.put(1, now, 8);
         set.put(2, now + Duration::from_secs(1), 8);
         let later = now + TIMEOUT;
-        assert_eq!(set.take_expired(later, TIMEOUT), Some(1));
+        assert_eq!(set.older_than(TIMEOUT, later), 1);
+        assert_eq!(set.take_expired(later, TIMEOUT).map(first), Some(1));
         assert_eq!(set.take_expired(later, TIMEOUT), None);
         assert_eq!(set.take(later, TIMEOUT).map(first), Some(2));
         set.put(3, now, 8);
@@ -141,7 +148,7 @@ mod tests {
         for n in 0..4 {
             set.put(n, now, 8);
         }
-        assert_eq!(set.take_dead(|n| n % 2 == 0), vec![0, 2]);
+        assert_eq!(set.take_dead(|n| n % 2 == 0), vec![(0, now), (2, now)]);
         assert_eq!(set.take(now, TIMEOUT).map(first), Some(3));
         assert_eq!(set.take(now, TIMEOUT).map(first), Some(1));
         assert!(set.is_empty());

@@ -38,6 +38,9 @@ struct Slot {
 struct Cell {
     open: AtomicU32,
     idle: AtomicU32,
+    aging: AtomicU32,
+    needed: AtomicU32,
+    uses: AtomicU32,
 }
 
 /// What a shard has of an origin.
@@ -46,8 +49,21 @@ pub struct Counts {
     pub shard: usize,
     /// Connections, idle or in use.
     pub open: u32,
-    /// Idle ones when the shard's sweeper last looked.
+    /// What the shard's sweeper told last.
+    pub told: Told,
+}
+
+/// What a shard's sweeper tells the others of an origin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Connections that are idle.
     pub idle: u32,
+    /// Those of them that have to be retired soon.
+    pub aging: u32,
+    /// What is to be kept ready for the shard's requests.
+    pub needed: u32,
+    /// Requests from which that follows, up to as many as count.
+    pub uses: u32,
 }
 
 /// More than all descriptors of a process and all origins of all shards.
@@ -132,10 +148,14 @@ impl Place {
         Held { place: self.clone(), shard }
     }
 
-    /// Tells how many connections of `shard` are idle.
-    pub fn tell_idle(&self, shard: usize, idle: u32) {
+    /// Tells what the sweeper of `shard` found.
+    pub fn tell(&self, shard: usize, told: Told) {
         count_access();
-        self.table.cell(self.slot, shard).idle.store(idle, Release);
+        let cell = self.table.cell(self.slot, shard);
+        cell.idle.store(told.idle, Release);
+        cell.aging.store(told.aging, Release);
+        cell.needed.store(told.needed, Release);
+        cell.uses.store(told.uses, Release);
     }
 
     /// What each shard has.
@@ -143,7 +163,13 @@ impl Place {
         count_access();
         (0..self.table.shards).map(|shard| {
             let cell = self.table.cell(self.slot, shard);
-            Counts { shard, open: cell.open.load(Acquire), idle: cell.idle.load(Acquire) }
+            let told = Told {
+                idle: cell.idle.load(Acquire),
+                aging: cell.aging.load(Acquire),
+                needed: cell.needed.load(Acquire),
+                uses: cell.uses.load(Acquire),
+            };
+            Counts { shard, open: cell.open.load(Acquire), told }
         })
     }
 

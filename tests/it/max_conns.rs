@@ -171,7 +171,16 @@ fn failed_dial_gives_its_permit_back() {
 #[test]
 fn idle_connection_that_is_closed_gives_its_permit_back() {
     let origin = Origin::answering(OK);
-    let flags = ["--cores", "2", "--max-conns-per-host", "1", "--keepalive-timeout", "1"];
+    let flags = [
+        "--cores",
+        "2",
+        "--max-conns-per-host",
+        "1",
+        "--keepalive-timeout",
+        "1",
+        "--warm-learned",
+        "off",
+    ];
     let proxy = Proxy::start(&flags);
     for connections in 1..3 {
         let mut client = Client::connect(&proxy);

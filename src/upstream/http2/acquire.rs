@@ -124,6 +124,7 @@ impl Upstream {
             }
         }
         origin.streams.uses(begun);
+        origin.floor.note_request(origin.in_flight.get());
         if let Some(slot) = origin.streams.try_take() {
             self.dial_streams(origin);
             let (acquired, cost) = (Acquired::Reused, Cost::default());
@@ -148,7 +149,13 @@ impl Upstream {
                 let acquired = Acquired::New;
                 let cost = dialling.cost(acquired, begun.elapsed());
                 let origin = origin.clone();
-                return Ok(Way::Http1(Some(Lease { connection, acquired, cost, origin })));
+                return Ok(Way::Http1(Some(Lease {
+                    connection,
+                    acquired,
+                    cost,
+                    idle_ms: 0,
+                    origin,
+                })));
             }
             Some(Ok(Granted::Slot(slot))) => slot,
         };
@@ -200,7 +207,7 @@ impl Upstream {
         }
     }
 
-    pub(super) fn dial_stream(&self, origin: &Rc<Origin>) {
+    pub(in crate::upstream) fn dial_stream(&self, origin: &Rc<Origin>) {
         let upstream = self.this.upgrade().expect("the shard holds it while it runs");
         self.replace_lost_streams(origin);
         // They need as long for theirs as this one does.

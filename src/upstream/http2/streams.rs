@@ -84,7 +84,7 @@ impl Streams {
         may
     }
 
-    pub(super) fn keep_until(&self, until: Instant) {
+    pub(in crate::upstream) fn keep_until(&self, until: Instant) {
         self.kept_until.set(Some(until));
     }
 

@@ -56,7 +56,11 @@ pub fn request(head: &[u8], takes_trailers: bool) -> Option<Request<()>> {
     for field in head.fields.iter() {
         let stays = match field.kind {
             // §8.3.1: :authority says it. §8.2.2: HTTP/2 frames by itself, and knows no hop-by-hop fields.
-            Field::Host | Field::TransferEncoding | Field::Connection | Field::HopByHop => false,
+            Field::Host
+            | Field::TransferEncoding
+            | Field::Connection
+            | Field::KeepAlive
+            | Field::HopByHop => false,
             Field::Other
             | Field::ContentLength
             | Field::Expect
@@ -189,7 +193,7 @@ fn copy_fields(
         let kind = Field::named(name.as_str().as_bytes());
         match kind {
             // §8.2.2: in HTTP/2 they make a message malformed. The library refuses most; none passes.
-            Field::Connection | Field::TransferEncoding | Field::HopByHop => {
+            Field::Connection | Field::TransferEncoding | Field::KeepAlive | Field::HopByHop => {
                 return Err(Cause::Malformed("a field of HTTP/1.1 connections in HTTP/2"));
             }
             Field::ChoconId => {}

@@ -221,6 +221,12 @@ impl Wire {
         if !self.pending.is_empty() {
             return true;
         }
+        // What came with the last flight of the handshake is read already.
+        if let Some(Io::Tls(tls)) = &mut self.io
+            && tls.conn.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0)
+        {
+            return true;
+        }
         let tcp = self.io().tcp();
         tcp.set_nonblocking(true).expect("nonblocking");
         let peeked = tcp.peek(&mut [0]);
