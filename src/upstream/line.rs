@@ -156,7 +156,16 @@ impl Upstream {
         let address = origin.addresses.borrow_mut().find(transfer.ip, now);
         let connection = match Connection::arrive(transfer, open, AddressUse::of(&address)) {
             Ok(connection) => connection,
-            Err(e) => return log::warn!("a connection from another shard cannot be used: {e}"),
+            Err(e) => {
+                log::warn!("a connection from another shard cannot be used: {e}");
+                // Its permit is back already; the sweeper finds this one at the front.
+                if self.standing.all.borrow().contains_key(&ticket.number)
+                    && let Some(permits) = &self.neighbours.permits
+                {
+                    permits.stand_first(&origin.key.host(), ticket);
+                }
+                return;
+            }
         };
         if let Some(Granted::Connection(connection)) =
             self.grant_to(ticket, Granted::Connection(connection))
@@ -202,17 +211,19 @@ impl Upstream {
         match connection.depart(first.shard, since) {
             Ok(transfer) => {
                 let message = Message::Handed(first, origin.key.clone(), Box::new(transfer));
-                // Lost with a full mailbox are connection and place; the permit goes to the next.
-                if self.neighbours.tell(first.shard, message).is_err() {
+                if let Err(unsent) = self.neighbours.tell(first.shard, message) {
                     log::warn!(
                         "shard {} is too busy to take a connection; it is closed",
                         first.shard
                     );
+                    permits.stand_first(&origin.key.host(), first);
+                    drop(unsent);
                 }
                 None
             }
             Err(connection) => {
-                // It cannot leave this shard: closed, so that its permit goes to who stands first now.
+                // It cannot leave this shard: closed, so that its permit goes to the one that it was for.
+                permits.stand_first(&origin.key.host(), first);
                 connection.retire();
                 None
             }

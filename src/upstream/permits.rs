@@ -118,6 +118,13 @@ impl Permits {
         self.standing.fetch_add(1, Relaxed);
     }
 
+    /// Puts one back to the front for whom a connection was meant that did not arrive. To be called before its permit is
+    /// given back, which then is for this one.
+    pub fn stand_first(&self, host: &Key, ticket: Ticket) {
+        self.hosts().entry(host.clone()).or_default().line.push_front(ticket);
+        self.standing.fetch_add(1, Relaxed);
+    }
+
     /// Whether anybody stands in any line.
     pub fn has_line(&self) -> bool {
         self.standing.load(Relaxed) > 0
@@ -222,6 +229,12 @@ mod tests {
         permits.take_or_stand(&host("a"), fresh);
         assert_eq!(permits.first(&host("a")), First::Takes(ticket(1, 1)));
         assert_eq!(permits.first(&host("a")), First::NeedsFresh);
+        permits.stand_first(&host("a"), ticket(1, 1));
+        assert_eq!(
+            permits.release(&host("a")),
+            Some(ticket(1, 1)),
+            "its connection did not arrive"
+        );
         assert_eq!(permits.release(&host("a")), Some(fresh));
         assert!(!permits.try_take(&host("a")), "its permit goes with it");
     }
