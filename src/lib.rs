@@ -5,7 +5,8 @@
 //!
 //! # The life of a request
 //!
-//! 1. A shard (one core, and all it owns) accepts the connection on its own `SO_REUSEPORT` socket ([`downstream`]).
+//! 1. A shard (one core, and all it owns) accepts the connection on its own `SO_REUSEPORT` socket, and serves it, or
+//!    hands it to the one with fewest clients ([`downstream`]).
 //! 2. The head is read within bounds and parsed strictly ([`http1::head`], [`http1::framing`]).
 //! 3. The proxy's own pages are answered ([`observe::admin`]); any other request is admitted: no loop, and a Host that
 //!    names an origin ([`proxy`], [`route`]).

@@ -68,10 +68,10 @@ pub const BLOCKS_KEPT_MAX: usize = 1024;
 /// Listen backlog, in connections. Beyond it the kernel drops SYNs and clients retry after 1 s.
 pub const BACKLOG: i32 = 4096;
 
-/// How many clients beyond the mean of all shards, and an eighth of it, a shard has before it lets the others go first
-/// at a socket that they share; and how long it does so for each connection, which then waits this long at most.
-pub const CLIENTS_UNEVEN_MAX: usize = 2;
-pub const ACCEPT_YIELD: Duration = Duration::from_millis(1);
+/// Fresh connections on their way from the shard that accepted them to one with fewer clients, for each shard. Beyond it
+/// they stay where they are: what is held up with a shard that stands still is bounded by this. Enough for a burst of
+/// thousands on sockets that all shards share, as they are taken in within a millisecond.
+pub const ARRIVALS_MAX: usize = 64;
 
 /// Most listening sockets taken over from a supervisor; more are refused at the start. Each shard accepts on one socket
 /// of each address, and hosts have fewer addresses than this.

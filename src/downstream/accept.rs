@@ -1,13 +1,19 @@
-//! The accept loops of a shard, one a listener.
+//! The accept loops of a shard, one a listener, and the clients that other shards hand on to it.
 
 #![forbid(unsafe_code)]
 
-use super::serve;
+use super::{
+    balance::{Balance, Counted},
+    serve,
+};
 use crate::{
     client::Door,
-    limits::{ACCEPT_PAUSE, ACCEPT_YIELD, CLIENTS_UNEVEN_MAX, DRAIN_BACKLOG_WITHIN},
-    observe::counters::Counters,
-    shard::{self, sys},
+    limits::{ACCEPT_PAUSE, DRAIN_BACKLOG_WITHIN},
+    shard::{
+        self,
+        mailbox::Mailbox,
+        sys::{self, Socket},
+    },
     upstream::Upstream,
 };
 use monoio::{
@@ -19,12 +25,26 @@ use std::{
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
     pin::pin,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
+
+/// All shards as an accept loop sees them: how many clients each has, and where to leave one more.
+pub struct Spread {
+    pub balance: Arc<Balance>,
+    /// By the shard's index.
+    pub mailboxes: Vec<Mailbox<Arrival>>,
+}
+
+/// A client's connection that one shard accepted and another one serves. Nothing of it was read.
+pub struct Arrival {
+    connection: OwnedFd,
+    peer: SocketAddr,
+    counted: Counted,
+}
 
 /// What the accept loops of a shard have in common, and the switch that ends them.
 pub struct Acceptor {
@@ -33,8 +53,8 @@ pub struct Acceptor {
     clients_max: usize,
     canceller: RefCell<Canceller>,
     stopped: Cell<bool>,
-    /// All shards, where they accept on the same sockets.
-    sharing: Option<Arc<[Arc<Counters>]>>,
+    /// None: all clients stay on this shard.
+    spread: Option<Arc<Spread>>,
 }
 
 impl Acceptor {
@@ -47,13 +67,13 @@ impl Acceptor {
             clients_max,
             canceller: RefCell::new(Canceller::new()),
             stopped: Cell::new(false),
-            sharing: None,
+            spread: None,
         }
     }
 
-    /// As [`Acceptor::new`], on sockets that the shards behind `counters` accept on, too.
-    pub fn sharing(self, counters: Arc<[Arc<Counters>]>) -> Self {
-        Self { sharing: Some(counters), ..self }
+    /// As [`Acceptor::new`], for clients that are spread over the shards.
+    pub fn spreading(self, spread: Arc<Spread>) -> Self {
+        Self { spread: Some(spread), ..self }
     }
 
     /// Accepts until [`Acceptor::stop`]. What the kernel has already taken in is served, then the listener closes.
@@ -62,13 +82,6 @@ impl Acceptor {
             if self.upstream.shard.watches.count() >= self.clients_max {
                 monoio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
-            }
-            if self.has_more_than_its_share() {
-                monoio::time::sleep(ACCEPT_YIELD).await;
-                // Once only: the others may be busy, and a client must not wait for that.
-                if self.stopped.get() {
-                    break;
-                }
             }
             let handle: CancelHandle = self.canceller.borrow().handle();
             // Never dropped while pending: a dropped accept may leak the descriptor that it got.
@@ -85,19 +98,12 @@ impl Acceptor {
         self.accept_backlog(&listener).await;
     }
 
-    /// Whoever runs first takes a whole burst out of a shared queue, and keeps those clients for as long as they stay.
-    fn has_more_than_its_share(&self) -> bool {
-        let Some(all) = &self.sharing else { return false };
-        let shard = &self.upstream.shard;
-        let own = shard.watches.count();
-        shard.recorder.set_clients(own);
-        let mean = all.iter().map(|shard| shard.clients()).sum::<usize>() / all.len().max(1);
-        own > mean + mean / 8 + CLIENTS_UNEVEN_MAX
-    }
-
     /// Ends the accept loops, now or as soon as they look.
     pub fn stop(&self) {
         self.stopped.set(true);
+        if let Some(spread) = &self.spread {
+            spread.balance.close(self.upstream.shard.index);
+        }
         let canceller = self.canceller.take();
         self.canceller.replace(canceller.cancel());
     }
@@ -123,9 +129,45 @@ impl Acceptor {
         }
     }
 
+    /// Whether this shard has clients, here or on their way from other shards.
+    pub fn has_clients(&self) -> bool {
+        let shard = &self.upstream.shard;
+        shard.watches.count() > 0
+            || self.spread.as_ref().is_some_and(|spread| spread.balance.clients(shard.index) > 0)
+    }
+
+    /// Serves a client here, or has it served where it belongs.
     fn admit(&self, stream: TcpStream, peer: SocketAddr) {
+        let Some(spread) = &self.spread else { return self.serve(Socket::new(stream), peer, None) };
+        let here = self.upstream.shard.index;
+        let counted = match self.stopped.get() {
+            // A shard that ends hands on nothing: the others may have ended.
+            true => spread.balance.keep(here),
+            false => spread.balance.place(here),
+        };
+        if counted.shard() == here {
+            return self.serve(Socket::new(stream), peer, Some(counted));
+        }
+        let mailbox = &spread.mailboxes[counted.shard()];
+        let arrival = Arrival { connection: sys::release(stream), peer, counted };
+        if let Err(Arrival { connection, peer, counted: _ }) = mailbox.send(arrival) {
+            // That shard has more to take in than it gets done.
+            self.take_in(Arrival { connection, peer, counted: spread.balance.keep(here) });
+        }
+    }
+
+    /// Serves a client that another shard accepted. It stays here, whatever happened meanwhile.
+    pub fn take_in(&self, arrival: Arrival) {
+        let Arrival { connection, peer, counted } = arrival;
+        match Socket::from_fd(connection) {
+            Ok(socket) => self.serve(socket, peer, Some(counted)),
+            Err(e) => log::warn!("a client of another shard cannot be served, it is closed: {e}"),
+        }
+    }
+
+    fn serve(&self, socket: Socket, peer: SocketAddr, counted: Option<Counted>) {
         let upstream = self.upstream.clone();
-        shard::spawn("client connection", serve(upstream, stream, peer, self.door));
+        shard::spawn("client connection", serve(upstream, socket, peer, self.door, counted));
     }
 }
 

@@ -4,7 +4,12 @@
 #![forbid(unsafe_code)]
 
 pub mod accept;
+mod atomic;
+pub mod balance;
+#[cfg(test)]
+mod balance_tests;
 
+use self::balance::Counted;
 use crate::{
     client::{Client, Door, Input},
     error::{Cause, Error, Phase},
@@ -17,12 +22,17 @@ use crate::{
     },
     upstream::Upstream,
 };
-use monoio::net::TcpStream;
 use std::{net::SocketAddr, rc::Rc, time::Instant};
 
-/// Serves one connection until it ends.
-pub async fn serve(upstream: Rc<Upstream>, stream: TcpStream, peer: SocketAddr, door: Door) {
-    let socket = Rc::new(Socket::new(stream));
+/// Serves one connection until it ends, and so long it counts.
+pub async fn serve(
+    upstream: Rc<Upstream>,
+    socket: Socket,
+    peer: SocketAddr,
+    door: Door,
+    _counted: Option<Counted>,
+) {
+    let socket = Rc::new(socket);
     let watch = upstream.shard.watches.watch(socket.clone());
     let mut client = Client { socket, peer, door, watch, input: Input::default() };
     loop {

@@ -34,31 +34,31 @@ impl Page {
 }
 
 /// What there is to say of the process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
     pub unix_ns: u64,
     /// CPUs that it may use.
     pub cpus: usize,
-    pub shards: usize,
-    /// Client connections.
-    pub clients: usize,
+    /// Client connections of each shard.
+    pub clients: Vec<usize>,
     pub memory: Memory,
 }
 
-/// `/.api/stats` (chocon: fukata/golang-stats-api-handler). What only Go's runtime has is 0.
+/// `/.api/stats` (chocon: fukata/golang-stats-api-handler). What only Go's runtime has is 0; `clients` is ours.
 pub fn stats(figures: &Figures, pretty: bool) -> Vec<u8> {
-    let Figures { unix_ns, cpus, shards, clients, memory } = *figures;
-    let Memory { anonymous, resident, stack } = memory;
+    let Figures { unix_ns, cpus, clients, memory } = figures;
+    let Memory { anonymous, resident, stack } = *memory;
+    let shards = clients.len();
     let version = concat!("chocon-uring ", env!("CARGO_PKG_VERSION"));
     let compiler = env!("CHOCON_URING_RUSTC");
     let mut out = Object::new(pretty);
-    out.number("time", unix_ns);
+    out.number("time", *unix_ns);
     out.string("go_version", &format!("{version}, {compiler}"));
     out.string("go_os", "linux");
     out.string("go_arch", go_arch());
-    out.number("cpu_num", cpus as u64);
+    out.number("cpu_num", *cpus as u64);
     // What lives at once: a task for each client, and the shards that run them.
-    out.number("goroutine_num", (shards + clients) as u64);
+    out.number("goroutine_num", (shards + clients.iter().sum::<usize>()) as u64);
     out.number("gomaxprocs", shards as u64);
     out.number("cgo_call_num", 0);
     out.number("memory_alloc", anonymous);
@@ -77,8 +77,8 @@ pub fn stats(figures: &Figures, pretty: bool) -> Vec<u8> {
     for collector in ["gc_next", "gc_last", "gc_num", "gc_per_second", "gc_pause_per_second"] {
         out.number(collector, 0);
     }
-    out.key("gc_pause");
-    out.bytes.extend_from_slice(b"[]");
+    out.numbers("gc_pause", &[]);
+    out.numbers("clients", clients);
     out.end()
 }
 
@@ -144,6 +144,18 @@ impl Object {
         append_u64(&mut self.bytes, value);
     }
 
+    fn numbers(&mut self, key: &str, values: &[usize]) {
+        self.key(key);
+        self.bytes.push(b'[');
+        for (position, value) in values.iter().enumerate() {
+            if position > 0 {
+                self.bytes.push(b',');
+            }
+            append_u64(&mut self.bytes, *value as u64);
+        }
+        self.bytes.push(b']');
+    }
+
     fn string(&mut self, key: &str, value: &str) {
         self.key(key);
         append_string(&mut self.bytes, value.as_bytes());
@@ -186,32 +198,33 @@ mod tests {
         }
     }
 
-    const FIGURES: Figures = Figures {
-        unix_ns: 1_795_482_123_456_789_012,
-        cpus: 8,
-        shards: 4,
-        clients: 10,
-        memory: Memory { anonymous: 3000, resident: 5000, stack: 136 },
-    };
+    fn figures() -> Figures {
+        Figures {
+            unix_ns: 1_795_482_123_456_789_012,
+            cpus: 8,
+            clients: vec![3, 0, 5, 2],
+            memory: Memory { anonymous: 3000, resident: 5000, stack: 136 },
+        }
+    }
 
     #[test]
-    fn stats_have_chocons_keys_in_its_order() {
-        let text = String::from_utf8(stats(&FIGURES, true)).expect("UTF-8");
+    fn stats_have_chocons_keys_in_its_order_and_one_more() {
+        let text = String::from_utf8(stats(&figures(), true)).expect("UTF-8");
         let keys: Vec<_> = text.lines().filter_map(|line| line.split('"').nth(1)).collect();
         let chocons = "time go_version go_os go_arch cpu_num goroutine_num gomaxprocs cgo_call_num \
                        memory_alloc memory_total_alloc memory_sys memory_lookups memory_mallocs \
                        memory_frees memory_stack heap_alloc heap_sys heap_idle heap_inuse \
                        heap_released heap_objects gc_next gc_last gc_num gc_per_second \
                        gc_pause_per_second gc_pause";
-        assert_eq!(keys.join(" "), chocons);
+        assert_eq!(keys.join(" "), format!("{chocons} clients"));
     }
 
     #[test]
     fn stats_say_what_there_is_and_0_for_what_is_gos_alone() {
-        let bytes = stats(&FIGURES, false);
+        let bytes = stats(&figures(), false);
         assert!(!bytes.contains(&b'\n'));
         let parsed: Value = serde_json::from_slice(&bytes).expect("JSON");
-        let pretty: Value = serde_json::from_slice(&stats(&FIGURES, true)).expect("JSON");
+        let pretty: Value = serde_json::from_slice(&stats(&figures(), true)).expect("JSON");
         assert_eq!(parsed, pretty);
         for (key, value) in [
             ("time", json!(1_795_482_123_456_789_012_u64)),
@@ -226,6 +239,7 @@ mod tests {
             ("memory_mallocs", json!(0)),
             ("gc_num", json!(0)),
             ("gc_pause", json!([])),
+            ("clients", json!([3, 0, 5, 2])),
         ] {
             assert_eq!(parsed[key], value, "{key}");
         }

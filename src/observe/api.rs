@@ -73,8 +73,7 @@ impl Sources {
         Figures {
             unix_ns: u64::try_from(utc::unix_us(SystemTime::now())).unwrap_or(0) * 1000,
             cpus: self.cpus,
-            shards: self.counters.len(),
-            clients: self.counters.iter().map(|shard| shard.clients()).sum(),
+            clients: self.counters.iter().map(|shard| shard.clients()).collect(),
             memory: Memory::now(),
         }
     }

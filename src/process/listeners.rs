@@ -16,8 +16,6 @@ pub struct Listeners {
     pub of_shard: Vec<Vec<std::net::TcpListener>>,
     /// Each address in force, with the name of whom it comes from.
     pub addresses: Vec<(SocketAddr, Option<String>)>,
-    /// Some socket is accepted on by several shards.
-    pub are_shared: bool,
 }
 
 /// Binds `count` sockets to `address` with `SO_REUSEPORT`; with port 0 the kernel chooses one for all of them.
@@ -32,7 +30,7 @@ pub fn bind(address: SocketAddr, count: usize) -> Result<Listeners, String> {
     for _ in 1..count {
         of_shard.push(vec![bind_one(bound).map_err(explain)?]);
     }
-    Ok(Listeners { of_shard, addresses: vec![(bound, None)], are_shared: false })
+    Ok(Listeners { of_shard, addresses: vec![(bound, None)] })
 }
 
 /// Gives every shard a listener on each address, and every socket at least one shard.
@@ -51,7 +49,6 @@ pub fn share(inherited: Vec<Inherited>, count: usize) -> Result<Listeners, Strin
             }
         }
     }
-    let are_shared = by_address.iter().any(|sockets| sockets.len() < count);
     for sockets in by_address {
         for (shard, socket) in pairs(count, sockets.len()) {
             let copy = sockets[socket].socket.try_clone();
@@ -59,7 +56,7 @@ pub fn share(inherited: Vec<Inherited>, count: usize) -> Result<Listeners, Strin
             of_shard[shard].push(copy.into());
         }
     }
-    Ok(Listeners { of_shard, addresses, are_shared })
+    Ok(Listeners { of_shard, addresses })
 }
 
 /// Which shard takes which socket of one address, so that none on either side is left out.

@@ -5,7 +5,7 @@
 use crate::{
     client::Door,
     config::Config,
-    downstream::accept::Acceptor,
+    downstream::accept::{Acceptor, Arrival, Spread},
     limits::API_CLIENTS_MAX,
     observe::{
         access_log::LogSink,
@@ -71,8 +71,7 @@ pub struct Parts {
     pub shares: Shares,
     pub own: Own,
     pub clients_max: usize,
-    /// Shards accept on the same sockets.
-    pub listeners_are_shared: bool,
+    pub spread: Arc<Spread>,
     /// One a shard.
     pub counters: Arc<[Arc<Counters>]>,
     pub api: Option<Api>,
@@ -92,6 +91,8 @@ pub struct Unshared {
     pub log: LogSink,
     /// What other shards say.
     pub messages: Inbox<Message>,
+    /// Clients that they hand on.
+    pub arrivals: Inbox<Arrival>,
 }
 
 /// Starts the thread of a shard. It reports `Ready` or `Died` first.
@@ -100,8 +101,9 @@ pub fn start(
     parts: Parts,
     report: Sender<FromShard>,
 ) -> io::Result<Mailbox<Order>> {
-    let Unshared { index, cpu, doors, log, messages } = unshared;
+    let Unshared { index, cpu, doors, log, messages, arrivals } = unshared;
     let (orders, inbox) = mailbox()?;
+    let inboxes = Inboxes { orders: inbox, messages, arrivals };
     thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         let died = |why: String| {
             // The process listens as long as it lives; if it does not, there is nobody to tell.
@@ -117,10 +119,12 @@ pub fn start(
         let recorder = Recorder::new(&parts.counters[index], parts.config.sampling, index);
         let shard = Shard::new(index, parts.config.clone(), log, recorder, parts.api.clone());
         let shard = Rc::new(shard);
+        let balance = parts.spread.balance.clone();
         // Connections catch their own panics; one that gets here would leave the shard half-alive.
         let run = catch_unwind(AssertUnwindSafe(|| {
-            ring.block_on(serve(shard, doors, (inbox, messages), parts, report.clone()))
+            ring.block_on(serve(shard, doors, inboxes, parts, report.clone()))
         }));
+        balance.close(index);
         died(match run {
             Ok(why) => why,
             Err(_) => "it panicked; please report this".to_owned(),
@@ -131,11 +135,18 @@ pub fn start(
     Ok(orders)
 }
 
+/// What a shard is told, and by whom.
+struct Inboxes {
+    orders: Inbox<Order>,
+    messages: Inbox<Message>,
+    arrivals: Inbox<Arrival>,
+}
+
 /// Wires a shard and runs it. Returns only on failure: why.
 async fn serve(
     shard: Rc<Shard>,
     doors: Doors,
-    (orders, messages): (Inbox<Order>, Inbox<Message>),
+    Inboxes { orders, messages, arrivals }: Inboxes,
     parts: Parts,
     report: Sender<FromShard>,
 ) -> String {
@@ -154,11 +165,8 @@ async fn serve(
         Ok(listeners) => listeners,
         Err(e) => return format!("its listeners cannot be used: {e}"),
     };
-    let mut acceptor = Acceptor::new(upstream.clone(), Door::Main, parts.clients_max);
-    if parts.listeners_are_shared {
-        acceptor = acceptor.sharing(parts.counters);
-    }
-    let acceptor = Rc::new(acceptor);
+    let acceptor = Acceptor::new(upstream.clone(), Door::Main, parts.clients_max);
+    let acceptor = Rc::new(acceptor.spreading(parts.spread));
     let api_acceptor = match open_api(&upstream, doors.api, parts.clients_max) {
         Ok(acceptor) => acceptor,
         Err(e) => return format!("the listener of the API cannot be used: {e}"),
@@ -178,6 +186,13 @@ async fn serve(
             log::error!("the shard hears no more of other shards: {ended:?}");
         });
     }
+    {
+        let acceptor = acceptor.clone();
+        shard::spawn("clients of other shards", async move {
+            let ended = arrivals.serve(|arrival| acceptor.take_in(arrival)).await;
+            log::error!("the shard gets no more clients of other shards: {ended:?}");
+        });
+    }
     let accepting = Rc::new(Cell::new(listeners.len()));
     for listener in listeners {
         let (acceptor, shard) = (acceptor.clone(), shard.clone());
@@ -189,7 +204,7 @@ async fn serve(
             if accepting.get() > 0 {
                 return;
             }
-            while shard.watches.count() > 0 {
+            while acceptor.has_clients() {
                 monoio::time::sleep(Duration::from_millis(10)).await;
             }
             shard.log.borrow_mut().flush();

@@ -13,10 +13,11 @@ use super::{
 };
 use crate::{
     config::Config,
-    limits::DESCRIPTORS_RESERVED,
+    downstream::{accept::Spread, balance::Balance},
+    limits::{ARRIVALS_MAX, DESCRIPTORS_RESERVED, MAILBOX_MAX},
     observe::{access_log::LogSink, writer::Writer},
     shard::{
-        mailbox::mailbox,
+        mailbox::{Inbox, Mailbox, with_room},
         runtime,
         sys::{self, SignalSet},
     },
@@ -30,6 +31,7 @@ use crate::{
     },
 };
 use std::{
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -62,7 +64,7 @@ pub fn start(
         log::warn!("--warm has no effect: with --keepalive-conns 0 no connection is idle");
     }
     let is_successor = !inherited.is_empty();
-    let Listeners { of_shard, addresses, are_shared } = match inherited.is_empty() {
+    let Listeners { of_shard, addresses } = match inherited.is_empty() {
         true => listeners::bind(config.listen, count)?,
         false => listeners::share(inherited, count)?,
     };
@@ -73,36 +75,38 @@ pub fn start(
     if let Some((_, at)) = &pages.apart {
         log::info!("/.api/ is at {at}");
     }
-    let mailboxes: Result<Vec<_>, _> = (0..count).map(|_| mailbox()).collect();
-    let mailboxes = mailboxes.map_err(|e| format!("a shard's mailbox cannot be made: {e}"))?;
-    let (mailboxes, inboxes): (Vec<_>, Vec<_>) = mailboxes.into_iter().unzip();
+    let (to_shards, messages) = mailboxes(count, MAILBOX_MAX)?;
+    let (clients_to_shards, arrivals) = mailboxes(count, ARRIVALS_MAX)?;
+    let balance = Balance::new(count, clients_max);
     let parts = Parts {
         config: config.clone(),
         flags,
         tls,
         resolver,
         fixed,
-        neighbours: Neighbours::new(mailboxes, config.max_conns_per_host),
+        neighbours: Neighbours::new(to_shards, config.max_conns_per_host),
         shares: Shares {
             shards: count,
             idle_per_origin_max: config.keepalive_conns.div_ceil(count),
             open_max,
         },
         clients_max,
-        listeners_are_shared: are_shared,
+        spread: Arc::new(Spread { balance, mailboxes: clients_to_shards }),
         own: Own::new(own.collect()),
         counters: pages.counters,
         api: pages.api,
     };
     let mut apart = pages.apart;
     let mut orders = Vec::with_capacity(count);
-    for (index, (listeners, messages)) in of_shard.into_iter().zip(inboxes).enumerate() {
+    let inboxes = messages.into_iter().zip(arrivals);
+    for (index, (listeners, (messages, arrivals))) in of_shard.into_iter().zip(inboxes).enumerate()
+    {
         let cpu = cpus.get(index % cpus.len().max(1)).copied();
         let (to, format) = (&config.access_log, config.access_log_format);
         let log = LogSink::new(writer.handle(), to, format, index);
         // One shard is enough for what is asked for some times a minute.
         let doors = Doors { main: listeners, api: apart.take().map(|(listener, _)| listener) };
-        let unshared = Unshared { index, cpu, doors, log, messages };
+        let unshared = Unshared { index, cpu, doors, log, messages, arrivals };
         let started = shards::start(unshared, parts.clone(), report.clone());
         orders.push(started.map_err(|e| format!("shard {index} cannot be started: {e}"))?);
     }
@@ -119,6 +123,15 @@ pub fn start(
     announce(roots, addresses, count);
     notify("READY=1");
     Ok(process)
+}
+
+type Both<M> = (Vec<Mailbox<M>>, Vec<Inbox<M>>);
+
+/// One for each shard, by its index, each with `room` for so many messages.
+fn mailboxes<M>(shards: usize, room: usize) -> Result<Both<M>, String> {
+    let all: io::Result<Vec<_>> = (0..shards).map(|_| with_room(room)).collect();
+    let all = all.map_err(|e| format!("a shard's mailbox cannot be made: {e}"))?;
+    Ok(all.into_iter().unzip())
 }
 
 /// Says what is served, and on what terms.

@@ -40,7 +40,8 @@ pub fn reply<M>() -> io::Result<(Mailbox<M>, Inbox<M>)> {
     with_room(1)
 }
 
-fn with_room<M>(messages: usize) -> io::Result<(Mailbox<M>, Inbox<M>)> {
+/// Makes a mailbox in which so many messages may wait, and its inbox.
+pub fn with_room<M>(messages: usize) -> io::Result<(Mailbox<M>, Inbox<M>)> {
     let event = File::from(sys::event_counter()?);
     let inner = Arc::new(Inner { queue: ArrayQueue::new(messages), event });
     Ok((Mailbox { inner: inner.clone() }, Inbox { inner }))
@@ -53,7 +54,7 @@ impl<M> Clone for Mailbox<M> {
 }
 
 impl<M> Mailbox<M> {
-    /// Leaves a message and wakes the shard. Errors: the message comes back when `MAILBOX_MAX` are waiting.
+    /// Leaves a message and wakes the shard. Errors: the message comes back when as many wait as there is room for.
     pub fn send(&self, message: M) -> Result<(), M> {
         self.inner.queue.push(message)?;
         // An event counter takes 2^64 - 2 additions before it would block; it is reset at each read.

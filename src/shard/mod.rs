@@ -1,7 +1,9 @@
 //! What one core owns, and nobody else touches: runtime, deadlines, buffers, log batch, identifiers.
 //!
 //! A shard never blocks and never takes a lock. What it shares with other threads is immutable (the configuration),
-//! a queue that it does not wait for (mailboxes, the log writer, the API's thread), or written by it alone (its counters).
+//! a queue that it does not wait for (mailboxes, the log writer, the API's thread), written by it alone (its counters),
+//! or a word that is changed when a connection begins or ends (`upstream::table`, `downstream::balance`), never by a
+//! request on connections that are there.
 
 pub mod blocks;
 pub mod mailbox;

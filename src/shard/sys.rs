@@ -15,7 +15,7 @@ use std::{
     cell::UnsafeCell,
     io,
     ops::Range,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
     time::Duration,
 };
 
@@ -84,6 +84,13 @@ pub fn try_congestion(name: &str) -> io::Result<()> {
     // SAFETY: `fd` is open and owned by nobody else.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     set_option(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION, name.as_bytes())
+}
+
+/// Takes a connection on which nothing is under way out of this shard, for another one.
+pub fn release(stream: TcpStream) -> OwnedFd {
+    let fd = stream.into_raw_fd();
+    // SAFETY: `fd` is open, and its only owner has just given it up.
+    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 /// A send that failed.

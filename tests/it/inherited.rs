@@ -21,23 +21,15 @@ fn start(supervisor: Supervisor, sockets: &[&dyn AsRawFd]) -> Proxy {
     Proxy::options(&[]).inherit(supervisor, sockets).start()
 }
 
-/// The shard that answered: the lowest 6 bits of the counter in its X-Chocon-Id.
-fn shard_of(id: &str) -> u32 {
-    let digit = |char: char| char.to_digit(32).expect("base32hex");
-    // 96 bits and 4 zero bits behind them: the last two characters hold 10 bits, 6 of them wanted.
-    let last: u32 = id.chars().skip(18).fold(0, |bits, char| bits << 5 | digit(char));
-    (last >> 4) & 0b11_1111
-}
-
 /// Which of two shards answer requests on connections to `addr`.
-fn shards_at(addr: SocketAddr, origin: &Origin) -> Vec<u32> {
+fn shards_at(addr: SocketAddr, origin: &Origin) -> Vec<usize> {
     let mut shards = Vec::new();
     eventually("an answer of both shards", || {
         let mut client = Client::connect_to(addr);
         client.get(origin, "/");
         let response = client.read_response();
         assert_eq!(response.text(), "ok");
-        let shard = shard_of(response.head.field("x-chocon-id").expect("an id"));
+        let shard = response.shard();
         if !shards.contains(&shard) {
             shards.push(shard);
         }
@@ -61,19 +53,13 @@ fn one_socket_is_served_by_all_shards() {
 #[test]
 fn burst_in_the_queue_of_a_shared_socket_is_spread_over_the_shards() {
     const BURST: usize = 100;
-    let origin = Origin::answering(OK);
     let (socket, addr) = listener();
     let mut clients: Vec<_> = (0..BURST).map(|_| Client::connect_to(addr)).collect();
     let _proxy = start(Supervisor::ServerStarter, &[&socket]);
-    let of_first = clients.iter_mut().filter_map(|client| {
-        client.get(&origin, "/");
-        let response = client.read_response();
-        let id = response.head.field("x-chocon-id").expect("an id");
-        (shard_of(id) == 0).then_some(())
-    });
-    let of_first = of_first.count();
+    let shards: Vec<_> = clients.iter_mut().map(Client::shard).collect();
+    let of_first = shards.iter().filter(|shard| **shard == 0).count();
     // A shard that was woken first and took what it found would have nearly all of them.
-    assert!((BURST / 4..=BURST * 3 / 4).contains(&of_first), "{of_first} of {BURST} on shard 0");
+    assert_eq!(of_first, BURST / 2, "{shards:?}");
 }
 
 #[test]

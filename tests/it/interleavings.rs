@@ -8,12 +8,17 @@ use loom::thread;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use balance::Balance;
 use claim::Claim;
 use table::{Place, Table};
 
 mod atomic {
     pub use loom::sync::atomic::*;
 }
+
+#[allow(dead_code, reason = "each case needs a part of it")]
+#[path = "../../src/downstream/balance.rs"]
+mod balance;
 
 #[allow(dead_code, reason = "each case needs a part of it")]
 #[path = "../../src/upstream/claim.rs"]
@@ -156,6 +161,39 @@ fn last_of_those_who_decline_says_so_once() {
         };
         let here = claim.decline();
         assert!(here != other.join().expect("no panic"));
+    });
+}
+
+#[test]
+fn shards_that_accept_at_once_give_none_more_than_its_share() {
+    loom::model(|| {
+        let balance = Balance::new(3, 10);
+        let at_once = {
+            let balance = balance.clone();
+            thread::spawn(move || [balance.place(0), balance.place(0)])
+        };
+        let here = balance.place(1);
+        let there = at_once.join().expect("no panic");
+        assert_eq!([0, 1, 2].map(|shard| balance.clients(shard)), [1, 1, 1]);
+        drop((here, there));
+        assert_eq!([0, 1, 2].map(|shard| balance.clients(shard)), [0, 0, 0]);
+    });
+}
+
+#[test]
+fn shard_that_found_itself_without_clients_at_its_end_gets_none() {
+    loom::model(|| {
+        let balance = Balance::new(2, 10);
+        let own = balance.keep(0);
+        let handing_on = {
+            let balance = balance.clone();
+            thread::spawn(move || balance.place(0))
+        };
+        balance.close(1);
+        let ends = balance.clients(1) == 0;
+        let placed = handing_on.join().expect("no panic");
+        assert!(!ends || placed.shard() == 0, "it may be gone already");
+        drop((own, placed));
     });
 }
 

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::client::is_quiet;
 use crate::support::{
     Client, OK, Origin, OriginConn, Proxy, Request, TlsOrigin, Version, eventually,
 };
@@ -12,32 +11,15 @@ const FAR: Duration = Duration::from_millis(400);
 
 /// A client on each of two shards, the first on shard 0.
 fn client_of_each_shard(proxy: &Proxy) -> [Client; 2] {
-    let frozen = proxy.freeze_shard(0);
-    // The kernel spreads connections; 64 of them miss a shard once in 2^63 runs.
-    let mut clients: Vec<Client> = (0..64).map(|_| Client::connect(proxy)).collect();
-    // Refused by the shard itself, without an origin.
-    let ask = |client: &mut Client| client.send("GET / HTTP/1.1\r\nHost: nowhere\r\n\r\n");
-    clients.iter_mut().for_each(ask);
-    let is_answered = |client: &Client| !is_quiet(client.tcp());
-    let mut other = None;
-    eventually("an answer of shard 1", || {
-        other = clients.iter().position(is_answered);
-        other.is_some()
-    });
-    let other = other.expect("a client of shard 1");
-    // It serves in the order of arrival, so that behind these answers come no others.
-    for _ in 0..2 {
-        clients[other].read_error(400);
-        ask(&mut clients[other]);
+    // The second goes to the shard that has none.
+    let mut clients = [Client::connect(proxy), Client::connect(proxy)];
+    let mut shards = clients.each_mut().map(Client::shard);
+    if shards == [1, 0] {
+        clients.reverse();
+        shards.reverse();
     }
-    clients[other].read_error(400);
-    let own = (0..clients.len()).find(|at| *at != other && !is_answered(&clients[*at]));
-    let own = own.expect("a client of shard 0");
-    drop(frozen);
-    clients[own].read_error(400);
-    let high = clients.swap_remove(own.max(other));
-    let low = clients.swap_remove(own.min(other));
-    if own < other { [low, high] } else { [high, low] }
+    assert_eq!(shards, [0, 1]);
+    clients
 }
 
 /// A connection that was made for a client of shard 0 and is idle there.

@@ -5,6 +5,7 @@
 mod access_log;
 mod api;
 mod attacks;
+mod balance;
 mod command_line;
 mod conforming_origin;
 mod deadlines;

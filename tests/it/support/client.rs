@@ -33,6 +33,16 @@ impl Response {
         String::from_utf8_lossy(&self.body.bytes).into_owned()
     }
 
+    /// The shard that answered: the lowest 6 bits of the counter in its X-Chocon-Id.
+    #[track_caller]
+    pub fn shard(&self) -> usize {
+        let id = self.head.field("x-chocon-id").expect("an id");
+        let digit = |char: char| char.to_digit(32).expect("base32hex") as usize;
+        // 96 bits and 4 zero bits behind them: the last two characters hold 10 bits, 6 of them wanted.
+        let last = id.chars().skip(18).fold(0, |bits, char| bits << 5 | digit(char));
+        (last >> 4) & 0b11_1111
+    }
+
     pub fn closes(&self) -> bool {
         self.all("Connection").iter().any(|value| value.eq_ignore_ascii_case("close"))
     }
@@ -97,6 +107,13 @@ impl Client {
     #[track_caller]
     pub fn get(&mut self, origin: &Origin, target: &str) {
         self.request("GET", &origin.host(), target, "", b"");
+    }
+
+    /// The shard that serves this connection, asked without an origin.
+    #[track_caller]
+    pub fn shard(&mut self) -> usize {
+        self.send("GET / HTTP/1.1\r\nHost: nowhere\r\n\r\n");
+        self.read_error(400).shard()
     }
 
     /// A request with a Content-Length whenever there is a body; `fields` end with CRLF each.

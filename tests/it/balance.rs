@@ -1,0 +1,115 @@
+//! Which shard serves a client: few connections are spread evenly, and none is lost on its way to another shard.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+use crate::support::{Client, OK, Origin, Proxy, Supervisor, eventually};
+
+/// As `ARRIVALS_MAX`.
+const ARRIVALS_MAX: usize = 64;
+
+/// How many clients each of so many shards serves, as the shards themselves say.
+fn spread(clients: &mut [Client], shards: usize) -> Vec<usize> {
+    let mut served = vec![0; shards];
+    clients.iter_mut().for_each(|client| served[client.shard()] += 1);
+    served
+}
+
+/// The busiest of eight shards has at most 1.3 times the mean of `connections`, all of which were there at once.
+#[track_caller]
+fn is_even(connections: usize) {
+    let proxy = Proxy::start(&["--cores", "8", "--access-log-dir", "none"]);
+    let mut clients: Vec<_> = (0..connections).map(|_| Client::connect(&proxy)).collect();
+    let served = spread(&mut clients, 8);
+    let (busiest, mean) = (served.iter().max().copied().unwrap_or(0), connections as f64 / 8.0);
+    assert!(busiest as f64 <= 1.3 * mean, "{served:?}");
+    // The page says the same, and counts the one that asks for it.
+    eventually("the page to say so", || {
+        let mut monitor = Client::connect(&proxy);
+        monitor.request("GET", "monitoring.example", "/.api/stats", "", b"");
+        let stats: serde_json::Value =
+            serde_json::from_str(&monitor.read_response().text()).expect("JSON");
+        let said = stats["clients"].as_array().expect("a number for each shard").iter();
+        let said: Vec<_> = said.map(|n| n.as_u64().expect("a number") as usize).collect();
+        said.iter().zip(&served).all(|(said, served)| (*served..=*served + 1).contains(said))
+    });
+}
+
+#[test]
+fn eight_connections_are_one_for_each_of_eight_shards() {
+    is_even(8);
+}
+
+#[test]
+fn sixteen_connections_are_spread_evenly_over_eight_shards() {
+    is_even(16);
+}
+
+#[test]
+fn sixty_four_connections_are_spread_evenly_over_eight_shards() {
+    is_even(64);
+}
+
+#[test]
+fn clients_that_left_make_room_for_others() {
+    let proxy = Proxy::start(&["--cores", "4", "--access-log-dir", "none"]);
+    let mut clients: Vec<_> = (0..40).map(|_| Client::connect(&proxy)).collect();
+    let mut shards: Vec<_> = clients.iter_mut().map(Client::shard).collect();
+    // All of shard 0 leave; those who come next are at home there, wherever the kernel leads them.
+    while let Some(at) = shards.iter().position(|shard| *shard == 0) {
+        shards.swap_remove(at);
+        drop(clients.swap_remove(at));
+    }
+    eventually("the places of those who left", || {
+        let mut next = Client::connect(&proxy);
+        next.shard() == 0
+    });
+    clients.extend((0..10).map(|_| Client::connect(&proxy)));
+    eventually("shard 0 to have a quarter again", || spread(&mut clients, 4) == [10; 4]);
+}
+
+/// One socket that all shards accept on, as a supervisor passes it.
+fn shared() -> (TcpListener, SocketAddr) {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind 127.0.0.1:0");
+    let addr = socket.local_addr().expect("own address");
+    (socket, addr)
+}
+
+#[test]
+fn shard_that_stands_still_holds_up_no_more_clients_than_its_mailbox_takes() {
+    const CLIENTS: usize = 4 * ARRIVALS_MAX;
+    let (socket, addr) = shared();
+    let options = Proxy::options(&["--access-log-dir", "none"]);
+    let proxy = options.inherit(Supervisor::ServerStarter, &[&socket]).start();
+    let frozen = proxy.freeze_shard(0);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| Client::connect_to(addr)).collect();
+    let ask = |client: &mut Client| client.send("GET / HTTP/1.1\r\nHost: nowhere\r\n\r\n");
+    clients.iter_mut().for_each(ask);
+    let is_answered = |client: &&Client| !crate::support::client::is_quiet(client.tcp());
+    eventually("those who are not held up", || {
+        clients.iter().filter(is_answered).count() == CLIENTS - ARRIVALS_MAX
+    });
+    drop(frozen);
+    for client in &mut clients {
+        client.read_error(400);
+    }
+}
+
+#[test]
+fn clients_on_their_way_to_another_shard_are_answered_though_the_process_ends() {
+    let origin = Origin::answering(OK);
+    for round in 0..5 {
+        let (socket, addr) = shared();
+        // They are all in the queue when the shards begin to accept.
+        let mut clients: Vec<_> = (0..60).map(|_| Client::connect_to(addr)).collect();
+        for client in &mut clients {
+            client.get(&origin, "/");
+        }
+        let options = Proxy::options(&["--cores", "8", "--access-log-dir", "none"]);
+        let mut proxy = options.inherit(Supervisor::ServerStarter, &[&socket]).start();
+        proxy.signal(libc::SIGTERM);
+        for client in &mut clients {
+            assert_eq!(client.read_response().text(), "ok", "round {round}");
+        }
+        assert_eq!(proxy.wait_exit().code(), Some(0), "round {round}");
+    }
+}
