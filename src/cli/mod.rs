@@ -6,7 +6,7 @@
 //! 2. Add a field to [`Config`], its line in `config` below, and its default to `tests.rs`.
 //!    `Check` has what most flags need: `value`, `optional`, `list`, `number`, `deadline`,
 //!    `above_zero`, `switch`, `path`. A reader of one flag stands in its group's file.
-//! 3. A bound on its value stands in `limits.rs`.
+//! 3. A bound on its value stands in `limits/`.
 #![forbid(unsafe_code)]
 
 mod check;

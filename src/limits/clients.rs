@@ -1,0 +1,38 @@
+//! Listeners, clients' connections, and the end of a process.
+
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+/// Listen backlog, in connections. Beyond it the kernel drops SYNs and clients retry after 1 s.
+pub const BACKLOG: i32 = 4096;
+
+/// Fresh connections on their way from the shard that accepted them to one with fewer clients, for each shard. Beyond it
+/// they stay where they are: what is held up with a shard that stands still is bounded by this. Enough for a burst of
+/// thousands on sockets that all shards share, as they are taken in within a millisecond.
+pub const ARRIVALS_MAX: usize = 64;
+
+/// Most listening sockets taken over from a supervisor; more are refused at the start. Each shard accepts on one socket
+/// of each address, and hosts have fewer addresses than this.
+pub const INHERITED_MAX: usize = 256;
+
+/// How long an ending process goes on to take what is in the queue of its listeners. An own listener is closed then, and
+/// what is left is reset; one that a supervisor keeps leaves it to the next process. The queue is empty long before
+/// this, unless clients come faster than they are accepted.
+pub const DRAIN_BACKLOG_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long an ending process waits for its shards at least, whatever `--shutdown-timeout` is: one that has nothing to
+/// finish needs two sweeps to close idle connections and say so. Requests that are not done by then are cut.
+pub const DRAIN_LEAST: Duration = Duration::from_millis(300);
+
+/// While the process ends, how long a client's connection may be without a request before it is closed. Clients in
+/// steady use send their next request within it and are told to close; closed at once, that request could cross the
+/// close and be lost.
+pub const DRAIN_IDLE: Duration = Duration::from_secs(1);
+
+/// Descriptors kept free for logs, rings, the resolver and the like.
+pub const DESCRIPTORS_RESERVED: u64 = 128;
+
+/// Pause after accept ran out of descriptors or memory. Clients wait in the backlog meanwhile; without a pause the
+/// shard would spin.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

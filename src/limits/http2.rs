@@ -1,0 +1,72 @@
+//! HTTP/2 to the origins.
+
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+/// What an origin may send on one stream before its client took it, in bytes (SETTINGS_INITIAL_WINDOW_SIZE). Beyond it
+/// the origin has to wait, as on a full TCP window. 4 MiB is 224 Mbit/s over 150 ms.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+/// What an origin may have under way on one connection, in bytes, beside what waits for slow clients.
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+
+/// Response bytes that wait for slow clients, of all HTTP/2 connections of a shard. Beyond it new responses get the
+/// small stream window until half of it is taken, so that a shard holds about this much.
+pub const HTTP2_HELD_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// The stream window under that pressure, in bytes: HTTP/2's own default (RFC 9113 §6.5.2).
+pub const HTTP2_STREAM_WINDOW_SMALL_BYTES: u32 = 65_535;
+
+/// Bytes of a request's body that may wait in one stream for the connection. Beyond it the client has to wait.
+pub const HTTP2_SEND_BUFFER_BYTES: usize = 128 * 1024;
+
+/// Ciphertext that may wait for one connection's socket, in bytes, about. Beyond it nothing more is encrypted.
+pub const HTTP2_PENDING_BYTES_MAX: usize = 128 * 1024;
+
+/// Most requests at once on a connection whose origin has not yet said how many it takes; every known origin takes 100.
+/// Further ones wait for its word, which comes with the handshake's end.
+pub const HTTP2_STREAMS_AT_FIRST: usize = 50;
+
+/// What a connection under way will probably take at once (RFC 9113 §6.5.2 recommends at least this): requests that wait
+/// make it one dial for each so many.
+pub const HTTP2_STREAMS_EXPECTED: usize = 100;
+
+/// Most requests at once on one connection, whatever the origin allows. Beyond it another connection is made: one lost
+/// segment holds up all that share a connection.
+pub const HTTP2_STREAMS_MAX: usize = 256;
+
+/// Most connections to one origin that a shard dials at once for its requests. Each brings room for many.
+pub const HTTP2_DIALS_AT_ONCE: usize = 4;
+
+/// Most shards that make a connection ahead because another one uses its origin. Beyond it a shard's first request waits
+/// for its own; an origin gets no more connections for one request than this and one.
+pub const HTTP2_SIBLINGS_MAX: usize = 7;
+
+/// Most requests of a shard that wait for room on one origin's connections. Beyond it: 503.
+pub const HTTP2_WAITING_MAX: usize = 16 * 1024;
+
+/// Most frames without content (RFC 9113 §10.5) that an origin may send in a burst, and each second, beside those that
+/// requests and their bodies call for. Beyond it the connection is closed. nghttpd and nginx stay below 10 a request.
+pub const HTTP2_CONTROL_FRAMES_MAX: u32 = 1000;
+pub const HTTP2_CONTROL_FRAMES_PER_SECOND: u32 = 50;
+
+/// After this long an origin that chose HTTP/1.1 is asked again, once it has no idle connection.
+pub const HTTP2_ASK_AGAIN_AFTER: Duration = Duration::from_secs(600);
+
+/// Most times that a request goes out anew because the origin said that it did nothing with it (RFC 9113 §8.7). Beyond
+/// it: 502. An origin that drains one connection after the other needs two or three.
+pub const HTTP2_RESENDS_MAX: u32 = 8;
+
+/// An origin that owes an answer and says nothing for this long is asked for a sign of life (PING); the pause is four
+/// times as long after each sign. So is one that gets a request after this long without any.
+pub const HTTP2_SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// How long the sign may take. Beyond it the connection is cut: what can be asked again goes to another one.
+pub const HTTP2_PONG_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the last frames of a connection may take to leave. Beyond it they are dropped.
+pub const HTTP2_FAREWELL_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long the end of a response that the client already has whole may take. Beyond it the stream is reset.
+pub const HTTP2_TAIL_WITHIN: Duration = Duration::from_secs(10);
