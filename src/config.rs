@@ -38,6 +38,8 @@ pub struct Config {
     pub warm: Vec<Warm>,
     /// `--warm-learned`: whether origins in use are kept ready, too.
     pub warm_learned: bool,
+    /// `--state-file`: where learned origins survive a restart; its directory was writable at the start.
+    pub state_file: Option<PathBuf>,
     /// `--read-timeout`: for the whole request from the client, head and body.
     pub read_timeout: Option<Duration>,
     /// `--write-timeout`: from the end of the request's head to the end of the response.

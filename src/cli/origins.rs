@@ -22,6 +22,7 @@ pub const GROUP: Group = Group {
         &KEEPALIVE_TIMEOUT,
         &WARM,
         &WARM_LEARNED,
+        &STATE_FILE,
         &UPSTREAM_HTTP2,
         &ALLOW_CIDR,
         &TCP_CONGESTION,
@@ -74,6 +75,12 @@ pub const WARM_LEARNED: Flag = Flag {
     default: Some("on"),
     remedy: "give on or off",
     ..Flag::value("warm-learned", "SWITCH")
+};
+
+pub const STATE_FILE: Flag = Flag {
+    help: "File in which learned origins and their idle limits survive a restart [default: none]",
+    remedy: "give a path in an existing directory that this user may write to",
+    ..Flag::value("state-file", "FILE")
 };
 
 pub const ALLOW_CIDR: Flag = Flag {

@@ -10,6 +10,7 @@ mod messages;
 mod names;
 mod observing;
 mod origins;
+mod state;
 mod time;
 mod warmth;
 
@@ -21,5 +22,6 @@ pub use messages::*;
 pub use names::*;
 pub use observing::*;
 pub use origins::*;
+pub use state::*;
 pub use time::*;
 pub use warmth::*;

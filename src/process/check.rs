@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{inherited, listeners, start::start_resolver};
+use super::{inherited, listeners, start::start_resolver, state_file};
 use crate::{
     config::{ApiAt, Config},
     shard::runtime,
@@ -31,6 +31,10 @@ pub fn check(config: &Config) -> i32 {
     mistakes.extend(check_host());
     let resolver = start_resolver(config);
     mistakes.extend(resolver.and_then(|resolver| fixed::resolve(&resolver, config)).err());
+    let state = config.state_file.as_deref().map(state_file::read).unwrap_or_default();
+    if let Some(note) = state.note {
+        eprintln!("warning: {note}");
+    }
     for variable in &config.ignored_variables {
         eprintln!("warning: this variable is not used: {variable}");
     }

@@ -11,6 +11,7 @@ mod pages;
 mod pid_file;
 mod shards;
 mod start;
+mod state_file;
 
 pub use check::{check, check_host};
 
@@ -28,6 +29,7 @@ use notify::notify;
 use pid_file::PidFile;
 use shards::{Order, Report};
 use start::start;
+use state_file::StateSaver;
 use std::{
     sync::{
         Arc,
@@ -42,6 +44,9 @@ const SNAPSHOT_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long the log may take to be written at the end.
 const LOG_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long the state file may take to be written at the end.
+const STATE_WITHIN: Duration = Duration::from_secs(3);
 
 /// What wakes the process.
 enum Event {
@@ -77,7 +82,7 @@ pub fn run(config: Config) -> i32 {
     }
     let started = inherited.and_then(|inherited| start(config, &writer, signals, inherited));
     let status = match started {
-        Ok(process) => process.serve(),
+        Ok(process) => process.run(),
         Err(why) => {
             log::error!("{why}");
             1
@@ -93,6 +98,8 @@ struct Process {
     /// Held for its removal at the end.
     _pid_file: Option<PidFile>,
     orders: Vec<Mailbox<Order>>,
+    /// `--state-file`.
+    state: Option<StateSaver>,
     events: Receiver<Event>,
 }
 
@@ -115,11 +122,23 @@ impl Process {
         Ok(())
     }
 
+    /// Serves to the end.
+    fn run(&self) -> i32 {
+        let status = self.serve();
+        if let Some(state) = &self.state {
+            state.finish(STATE_WITHIN);
+        }
+        status
+    }
+
     fn serve(&self) -> i32 {
         loop {
             match self.events.recv() {
                 Ok(Event::Signal(libc::SIGUSR1)) => self.dump(),
-                Ok(Event::Signal(libc::SIGHUP)) => self.reopen(),
+                Ok(Event::Signal(libc::SIGHUP)) => {
+                    self.reopen();
+                    self.state.iter().for_each(StateSaver::save);
+                }
                 Ok(Event::Signal(_)) => return self.drain(),
                 Ok(Event::Shard(index, Report::Died(why))) => return died(index, &why),
                 Ok(Event::Shard(_, Report::Ready | Report::Empty)) => {}
@@ -183,6 +202,8 @@ impl Process {
         let within = self.config.shutdown_timeout;
         log::info!("ending: requests under way have {within:?} to finish");
         notify("STOPPING=1");
+        // Now, and not at the end, which may be an hour away: what follows may read it already.
+        self.state.iter().for_each(StateSaver::save_last);
         for orders in &self.orders {
             if orders.send(Order::Drain).is_err() {
                 log::warn!("a shard is too busy to be told to end");

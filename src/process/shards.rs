@@ -24,6 +24,7 @@ use crate::{
         lend::{Message, Neighbours},
         names::Names,
         own::Own,
+        state::{Part, State},
         tls::Tls,
     },
 };
@@ -35,13 +36,15 @@ use std::{
     rc::Rc,
     sync::{Arc, mpsc::Sender},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What the process tells a shard.
 pub enum Order {
     /// Send a copy of the latency histograms.
     Snapshot(Sender<Vec<OriginSnapshot>>),
+    /// Send what is worth knowing after a restart.
+    Remember(Sender<Vec<Part>>),
     /// Take no new connections, finish what is under way, and say so.
     Drain,
 }
@@ -67,6 +70,8 @@ pub struct Parts {
     pub resolver: Resolver,
     /// Where `--upstream` leads at the start; None: it is not given, or an address.
     pub fixed: Option<Answer>,
+    /// What was known before the start.
+    pub recalled: Arc<State>,
     pub neighbours: Arc<Neighbours>,
     pub shares: Shares,
     pub own: Own,
@@ -158,6 +163,7 @@ async fn serve(
     let names = Names::new(parts.resolver, answers);
     let Parts { tls, neighbours, shares, own, .. } = parts;
     let upstream = Upstream::new(shard.clone(), names, tls, neighbours, shares, own);
+    upstream.recall(parts.recalled);
     upstream.begin_fixed(parts.fixed);
     let listeners: io::Result<Vec<TcpListener>> =
         doors.main.into_iter().map(TcpListener::from_std).collect();
@@ -179,6 +185,7 @@ async fn serve(
         });
     }
     upstream.begin_warm();
+    upstream.begin_recalled();
     {
         let upstream = upstream.clone();
         shard::spawn("messages of other shards", async move {
@@ -221,6 +228,10 @@ async fn serve(
             Order::Snapshot(to) => {
                 let upstream = upstream.clone();
                 shard::spawn("latency dump", async move { upstream.send_latency(to).await });
+            }
+            Order::Remember(to) => {
+                // Nobody waits any more for a shard that was busy for so long.
+                to.send(upstream.parts(Instant::now())).ok();
             }
             Order::Drain => {
                 acceptor.stop();

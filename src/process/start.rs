@@ -10,6 +10,7 @@ use super::{
     pages,
     pid_file::PidFile,
     shards::{self, Doors, FromShard, Parts, Unshared},
+    state_file::{self, Recalled, StateSaver},
 };
 use crate::{
     config::Config,
@@ -52,11 +53,13 @@ pub fn start(
         .map_err(|e| format!("the limit of open files cannot be read: {e}"))?;
     let flags = runtime::probe()?;
     let (tls, roots) = Tls::new()?;
+    let recalled = config.state_file.as_deref().map(state_file::read).unwrap_or_default();
+    let Recalled { state: recalled, note: state_note } = recalled;
     let resolver = start_resolver(&config)?;
     let fixed = fixed::resolve(&resolver, &config)?;
     let cpus = runtime::cpus();
     let count = count_of_shards(&config, cpus.len());
-    if let Some(note) = note {
+    for note in note.iter().chain(&state_note) {
         log::warn!("{note}");
     }
     config.proxies.notes().iter().for_each(|note| log::info!("{note}"));
@@ -84,6 +87,7 @@ pub fn start(
         tls,
         resolver,
         fixed,
+        recalled: recalled.clone(),
         neighbours: Neighbours::new(to_shards, config.max_conns_per_host),
         shares: Shares {
             shards: count,
@@ -111,8 +115,12 @@ pub fn start(
         orders.push(started.map_err(|e| format!("shard {index} cannot be started: {e}"))?);
     }
     let writer = writer.handle();
-    let mut process = Process { config, writer, orders, events, _pid_file: None };
+    let mut process = Process { config, writer, orders, events, state: None, _pid_file: None };
     process.wait_until_ready()?;
+    if let Some(path) = process.config.state_file.clone() {
+        let saver = StateSaver::start(path, recalled, process.orders.clone());
+        process.state = Some(saver.map_err(|e| format!("a thread cannot be started: {e}"))?);
+    }
     if let Some(path) = &process.config.pid_file {
         process._pid_file = Some(PidFile::write(path, std::process::id())?);
     }

@@ -19,6 +19,11 @@ impl Demand {
         Self { peak: 0.0, at: now, uses: 0 }
     }
 
+    /// As it was when it had decayed to `left`.
+    pub fn recalled(left: f64, uses: u32, now: Instant) -> Self {
+        Self { peak: left, at: now, uses }
+    }
+
     /// `uses` requests came, at most `in_flight` of them at a time.
     pub fn note(&mut self, in_flight: usize, uses: u32, now: Instant) {
         let left = self.left(now);
@@ -40,7 +45,7 @@ impl Demand {
         self.uses
     }
 
-    fn left(&self, now: Instant) -> f64 {
+    pub fn left(&self, now: Instant) -> f64 {
         let halves = now.saturating_duration_since(self.at).div_duration_f64(DEMAND_HALF_LIFE);
         self.peak * (-halves).exp2()
     }

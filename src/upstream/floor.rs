@@ -20,7 +20,7 @@ mod keep;
 use super::{
     connection::Connection, demand::Demand, dial_budget::DialBudget, idle_limit::IdleLimit,
 };
-use crate::limits::FLOOR_REPLACE_AHEAD;
+use crate::limits::{DEMAND_LEARNED_AFTER, FLOOR_REPLACE_AHEAD};
 use std::{
     cell::{Cell, RefCell},
     time::{Duration, Instant},
@@ -119,11 +119,43 @@ impl Floor {
         demand.size(now)
     }
 
+    pub(super) fn to_remember(&self, now: Instant) -> Remembered {
+        // What came since the last sweep counts, too.
+        self.demand(now);
+        let demand = self.demand.get();
+        Remembered {
+            needs: if demand.size(now) > 0 { demand.left(now) } else { 0.0 },
+            uses: demand.uses(),
+            open: self.open.get().size(now),
+            idle_limit: self.idle_limit.get().known(),
+        }
+    }
+
+    /// What the origin needed before a restart, decayed as far as it had; there was enough use of it to be kept.
+    pub(super) fn recall_need(&self, needs: f64, now: Instant) {
+        self.demand.set(Demand::recalled(needs, DEMAND_LEARNED_AFTER, now));
+        self.open.set(Demand::recalled(needs, 0, now));
+    }
+
+    pub(super) fn recall_limit(&self, limit: Duration) {
+        self.idle_limit.set(IdleLimit::recalled(limit));
+    }
+
     /// How long before its end a connection is replaced; never so long that a new one would be too old at once.
     pub(super) fn replace_ahead(&self, usable_for: Duration) -> Duration {
         // Twice, for the dial may be slower than the last.
         (FLOOR_REPLACE_AHEAD + 2 * self.dial_took.get()).min(usable_for / 2)
     }
+}
+
+/// What is worth remembering of an origin across a restart.
+pub struct Remembered {
+    /// By this shard's recent peaks, and from how many requests.
+    pub needs: f64,
+    pub uses: u32,
+    /// Connections that all shards had open of late.
+    pub open: usize,
+    pub idle_limit: Option<Duration>,
 }
 
 #[cfg(test)]

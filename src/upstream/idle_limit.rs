@@ -20,8 +20,12 @@ pub struct IdleLimit {
 }
 
 impl IdleLimit {
-    #[cfg(test)]
-    fn learned(&self) -> Option<Duration> {
+    /// As it was known before a restart: believed, and measured soon, for the origin may be another by now.
+    pub fn recalled(limit: Duration) -> Self {
+        Self { limit: Some(limit), seen: None }
+    }
+
+    pub fn known(&self) -> Option<Duration> {
         self.limit
     }
 
@@ -115,16 +119,16 @@ mod tests {
         limit.saw_end(ms(15_000), now);
         limit.saw_end(ms(5000), now);
         limit.saw_end(ms(9000), now);
-        assert_eq!(limit.learned(), Some(ms(5000)));
+        assert_eq!(limit.known(), Some(ms(5000)));
     }
 
     #[test]
     fn closes_too_soon_for_a_limit_teach_nothing() {
         let mut limit = IdleLimit::default();
         limit.saw_end(IDLE_LIMIT_LEARNED_MIN - ms(1), Instant::now());
-        assert_eq!(limit.learned(), None);
+        assert_eq!(limit.known(), None);
         limit.saw_end(IDLE_LIMIT_LEARNED_MIN, Instant::now());
-        assert_eq!(limit.learned(), Some(IDLE_LIMIT_LEARNED_MIN));
+        assert_eq!(limit.known(), Some(IDLE_LIMIT_LEARNED_MIN));
     }
 
     #[test]
@@ -143,20 +147,30 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_from_before_a_restart_holds_and_is_measured_soon() {
+        let now = Instant::now();
+        let mut limit = IdleLimit::recalled(ms(5000));
+        assert_eq!((limit.known(), usable(&limit, 150)), (Some(ms(5000)), ms(4700)));
+        assert!(limit.wants_measuring(now));
+        limit.saw_end(ms(4000), now);
+        assert_eq!(limit.known(), Some(ms(4000)));
+    }
+
+    #[test]
     fn what_the_origin_says_counts_unless_it_was_seen_to_close_sooner() {
         let now = Instant::now();
         let mut limit = IdleLimit::default();
         limit.told(15, now);
-        assert_eq!(limit.learned(), Some(ms(15_000)));
+        assert_eq!(limit.known(), Some(ms(15_000)));
         limit.saw_end(ms(4000), now);
         limit.told(15, now);
-        assert_eq!(limit.learned(), Some(ms(4000)));
+        assert_eq!(limit.known(), Some(ms(4000)));
         limit.told(u64::MAX, now);
         limit.told(0, now);
-        assert_eq!(limit.learned(), Some(IDLE_LIMIT_LEARNED_MIN));
+        assert_eq!(limit.known(), Some(IDLE_LIMIT_LEARNED_MIN));
         let mut other = IdleLimit::default();
         other.told(u64::MAX, now);
-        assert_eq!(other.learned(), None);
+        assert_eq!(other.known(), None);
     }
 
     #[test]
@@ -173,12 +187,12 @@ mod tests {
         limit.begin_measuring(later);
         assert!(!limit.wants_measuring(later), "one at a time");
         limit.measured(Some(ms(15_000)), later);
-        assert_eq!(limit.learned(), Some(ms(15_000)));
+        assert_eq!(limit.known(), Some(ms(15_000)));
         limit.measured(None, later);
-        assert_eq!(limit.learned(), None);
+        assert_eq!(limit.known(), None);
         limit.begin_measuring(later);
         limit.saw_end(ms(700), later);
         limit.measured(Some(ms(15_000)), later);
-        assert_eq!(limit.learned(), Some(ms(700)), "what came meanwhile is not undone");
+        assert_eq!(limit.known(), Some(ms(700)), "what came meanwhile is not undone");
     }
 }

@@ -29,8 +29,10 @@ pub mod permits;
 pub mod policy;
 mod pool;
 mod race;
+mod recall;
 #[cfg(test)]
 mod shared_tests;
+pub mod state;
 mod table;
 pub mod tls;
 mod tunnel;
@@ -62,8 +64,9 @@ use origins::{Key, Origins, Seat};
 use own::Own;
 use policy::Policy;
 use slab::Slab;
+use state::State;
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     net::SocketAddr,
     rc::{Rc, Weak},
     sync::{Arc, mpsc::Sender},
@@ -95,6 +98,8 @@ pub struct Upstream {
     open_max: usize,
     shards: usize,
     looked: Cell<Instant>,
+    /// What was known before the start.
+    recalled: OnceCell<Arc<State>>,
     /// Too much waits for slow clients of HTTP/2 origins.
     is_under_pressure: Cell<bool>,
 }
@@ -200,6 +205,7 @@ impl Upstream {
             open_max: shares.open_max,
             shards: shares.shards,
             looked: Cell::new(Instant::now()),
+            recalled: OnceCell::new(),
             is_under_pressure: Cell::new(false),
         })
     }
@@ -229,10 +235,16 @@ impl Upstream {
             && config.max_conns_per_host == 0
             && config.rules.speaks_http2(&key.name, key.port);
         let speaks = Speaks::at_first(key.scheme, http2);
-        self.origins.borrow_mut().get_or_add(key, &self.idle, speaks, |key| {
+        let mut is_new = false;
+        let origin = self.origins.borrow_mut().get_or_add(key, &self.idle, speaks, |key| {
+            is_new = true;
             let place = self.neighbours.table.enter(self.neighbours.hash(key))?;
             Some(Seat::new(place, self.shard.index))
-        })
+        });
+        if is_new {
+            self.recall_origin(&origin, Instant::now());
+        }
+        origin
     }
 
     fn key_of(&self, OriginUrl { scheme, name, port }: OriginUrl) -> Key {

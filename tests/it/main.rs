@@ -43,6 +43,7 @@ mod routing;
 mod shutdown;
 mod sockets;
 mod splits;
+mod state_file;
 mod support;
 mod tls;
 mod true_names;

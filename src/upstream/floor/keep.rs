@@ -11,7 +11,12 @@ use crate::{
     },
     shard,
     upstream::{
-        Upstream, dial::Dialling, http2::acquire::Speaks, origins::Origin, table::Told, tls::Offer,
+        Upstream,
+        dial::Dialling,
+        http2::acquire::Speaks,
+        origins::{Key, Origin},
+        table::Told,
+        tls::Offer,
     },
 };
 use std::{
@@ -43,7 +48,7 @@ impl Upstream {
             let origin = self.origin(self.key_of(warm.origin.clone()));
             let floor = &origin.floor;
             floor.named.set(warm.connections.max(floor.named.get()));
-            if self.first(&origin) == self.shard.index {
+            if self.first_for(&origin.key) == self.shard.index {
                 floor.keeps.set(floor.named.get());
             }
             self.tell(&origin, now);
@@ -57,8 +62,8 @@ impl Upstream {
     }
 
     /// Where the search for the home of an origin begins.
-    fn first(&self, origin: &Origin) -> usize {
-        (self.neighbours.hash(&origin.key) % self.shards as u64) as usize
+    pub(in crate::upstream) fn first_for(&self, key: &Key) -> usize {
+        (self.neighbours.hash(key) % self.shards as u64) as usize
     }
 
     /// What recent peaks of this shard needed, if that is to be kept.
@@ -93,7 +98,8 @@ impl Upstream {
         now: Instant,
     ) -> Option<(usize, Census)> {
         let seat = origin.seat.as_ref()?;
-        let census = Census::take(seat.place.counts(), self.shard.index, self.first(origin));
+        let census =
+            Census::take(seat.place.counts(), self.shard.index, self.first_for(&origin.key));
         let floor = &origin.floor;
         let mut open = floor.open.get();
         open.note(census.open, 0, now);
