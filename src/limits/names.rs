@@ -103,6 +103,18 @@ pub const ADDRESS_LATENCY_HOLDS: Duration = Duration::from_secs(60);
 /// addresses in each answer.
 pub const ROTATION_CHANGES: u32 = 3;
 
+/// How long connections to an address that its name left are still used while others are made. Beyond it they carry no
+/// new request, whether there are others or not. A dial over the longest links takes less; with the time in which a
+/// change is seen, the old address has no connection 2 s after the TTL.
+pub const ADDRESS_LEFT_USED_FOR: Duration = Duration::from_millis(1500);
+
+/// How long they are used at least, so that all shards have seen the change before one of them counts what another still
+/// takes for good: each looks at its names five times a second.
+pub const ADDRESS_LEFT_USED_AT_LEAST: Duration = Duration::from_millis(500);
+
+/// How long such an address is remembered, so that a connection that another shard sends late is not used again.
+pub const ADDRESS_LEFT_KNOWN_FOR: Duration = Duration::from_secs(10);
+
 /// How long an address of a name that rotates is used after the last answer that had it. Beyond it its connections are
 /// retired. Without this, warm connections to such services would live for one TTL, which is 5 s.
 pub const ROTATION_KEPT_FOR: Duration = Duration::from_secs(600);

@@ -75,11 +75,13 @@ impl KnownNames {
         self.watched.insert(name, every);
     }
 
-    /// Remembers an answer. At the bound the name that was used least recently makes room.
-    pub fn put(&mut self, answer: Answer, now: Instant) {
+    /// Remembers an answer. At the bound the name that was used least recently makes room. Returns whether the name leads
+    /// elsewhere than was known.
+    pub fn put(&mut self, answer: Answer, now: Instant) -> bool {
         if let Some(known) = self.names.get_mut(&answer.name) {
+            let has_moved = leads_elsewhere(&known.answer, &answer);
             known.answer = answer;
-            return;
+            return has_moved;
         }
         if self.names.len() >= NAMES_CACHED_MAX {
             let oldest = self.names.iter().min_by_key(|(_, known)| known.used);
@@ -88,6 +90,7 @@ impl KnownNames {
             }
         }
         self.names.insert(answer.name.clone(), Known { answer, used: now, uses: 1 });
+        true
     }
 
     /// The names to look up now, so that none that is in use expires. Forgets those that nobody used for long.
@@ -101,6 +104,15 @@ impl KnownNames {
             None => known.is_in_use(now) && now >= known.refresh_at(),
         };
         self.names.iter().filter(is_due).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// Whether two answers have other addresses; their order says nothing. No answer leads nowhere else.
+fn leads_elsewhere(old: &Answer, new: &Answer) -> bool {
+    match (&old.result, &new.result) {
+        (Ok(old), Ok(new)) => old.len() != new.len() || new.iter().any(|ip| !old.contains(ip)),
+        (Err(_), Ok(_)) => true,
+        (_, Err(_)) => false,
     }
 }
 
@@ -215,6 +227,21 @@ mod tests {
         let brief = Answer { ttl: Duration::from_secs(2), ..answer("a", now) };
         names.put(brief, now);
         assert_eq!(names.due(now + Duration::from_millis(1500)).len(), 1, "its TTL is shorter");
+    }
+
+    #[test]
+    fn other_addresses_are_a_move_and_the_same_in_another_order_are_none() {
+        let now = Instant::now();
+        let [one, two] = [1, 2].map(|n| IpAddr::from([192, 0, 2, n]));
+        let to = |ips: &[IpAddr]| Answer { result: Ok(ips.into()), ..answer("a", now) };
+        let mut names = KnownNames::default();
+        assert!(names.put(to(&[one, two]), now), "it was not known");
+        assert!(!names.put(to(&[two, one]), now));
+        assert!(names.put(to(&[two]), now));
+        assert!(names.put(to(&[one]), now));
+        let failed = Answer { result: Err(DnsError::NoSuchName), ..answer("a", now) };
+        assert!(!names.put(failed, now));
+        assert!(names.put(to(&[one]), now));
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct Names {
     /// Names that are being looked up, and who waits for each; nobody where it is for later.
     asked: RefCell<HashMap<Arc<str>, Vec<Waker>>>,
     looked: Cell<Instant>,
+    /// A name led elsewhere than before, and nobody has looked at that yet.
+    moved: Cell<bool>,
 }
 
 /// How often a shard looks for names that are to be looked up again: less than a quarter of the shortest TTL.
@@ -45,6 +47,7 @@ impl Names {
             known: RefCell::default(),
             asked: RefCell::default(),
             looked: Cell::new(Instant::now()),
+            moved: Cell::new(false),
         }
     }
 
@@ -147,10 +150,17 @@ impl Names {
         }
     }
 
+    /// Whether a name came to lead elsewhere since this was asked last.
+    pub fn have_moved(&self) -> bool {
+        self.moved.take()
+    }
+
     /// Takes in an answer and wakes those who wait for it.
     pub fn deliver(&self, answer: Answer) {
         let wakers = self.asked.borrow_mut().remove(&answer.name).unwrap_or_default();
-        self.known.borrow_mut().put(answer, Instant::now());
+        if self.known.borrow_mut().put(answer, Instant::now()) {
+            self.moved.set(true);
+        }
         wakers.into_iter().for_each(Waker::wake);
     }
 }

@@ -4,7 +4,10 @@
 
 use super::{Upstream, acquire::Waiting, connection::Connection, origins::Origin};
 use crate::shard::sys;
-use std::time::{Duration, Instant};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 /// How often idle connections are looked at for an end, all of an origin in one system call. An ended one is found
 /// at checkout anyway; this frees its descriptor, and lets the origin finish its close. Where a floor is kept, each
@@ -25,15 +28,18 @@ impl Upstream {
             self.looked.set(now);
         }
         self.names.sweep(now);
+        let looks_at_names = self.names.have_moved() || looks;
         self.look_after_fixed(now);
         self.sweep_streams(now);
         self.sweep_lines();
         let mut learned = 0;
         for origin in self.origins.borrow().by_key.values() {
-            if looks {
+            let are_changing = origin.addresses.borrow().are_changing();
+            if looks_at_names || are_changing {
                 self.look_after_addresses(origin, now);
-                let left = origin.idle.borrow_mut().take_dead(Connection::has_left);
-                self.retire_all(left);
+            }
+            if looks || are_changing {
+                self.leave_addresses(origin, now);
             }
             let is_needed = origin.floor.is_named() || self.learned(origin, now) > 0;
             let is_kept = is_needed && origin.floor.is_kept();
@@ -47,6 +53,17 @@ impl Upstream {
             }
             origin.waiting.borrow_mut().retain(Waiting::is_open);
         }
+    }
+
+    /// Gives up connections to addresses that the origin's name left, once there are others.
+    fn leave_addresses(&self, origin: &Rc<Origin>, now: Instant) {
+        // Only where something changes is it asked what there is.
+        if origin.addresses.borrow().are_changing() {
+            let is_replaced = self.is_floor_elsewhere(origin) && !self.moves_streams(origin);
+            origin.addresses.borrow_mut().settle(is_replaced, now);
+        }
+        let gone = origin.idle.borrow_mut().take_dead(Connection::has_left);
+        self.retire_all(gone);
     }
 
     /// Takes out idle connections that their origin ended, or spoke on unasked.

@@ -360,6 +360,39 @@ fn moving_under_load_empties_the_old_address_without_an_error() {
 }
 
 #[test]
+fn moving_makes_connections_to_the_new_address_before_a_request_needs_one() {
+    const AT_ONCE: usize = 8;
+    let records = HashMap::from([("ahead.test", (vec![Ipv4Addr::LOCALHOST], 2))]);
+    let Some((server, options)) = to_ask_name_server("ahead", records) else { return };
+    let proxy = options.flag("--cores", "1").flag("--access-log-format", "json+").start();
+    let old = Origin::answering(OK);
+    let port = old.addr().port();
+    let new = Origin::answering_at((loopback(4), port).into(), OK);
+    let host = format!("ahead.test.ccnproxy:{port}");
+    let mut clients: Vec<Client> = (0..AT_ONCE).map(|_| Client::connect(&proxy)).collect();
+    let mut rounds = 0;
+    let mut round = || {
+        clients.iter_mut().for_each(|client| client.request("GET", &host, "/", "", b""));
+        clients.iter_mut().for_each(|client| assert_eq!(client.read_response().status, 200));
+        rounds += 1;
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    (0..20).for_each(|_| round());
+    server.set("ahead.test", &[loopback(4)], 2);
+    eventually("no connection to the old address", || {
+        round();
+        old.open_connections() == 0
+    });
+    (0..5).for_each(|_| round());
+    assert!(new.connections() > 0);
+    let all = rounds * AT_ONCE;
+    eventually("a line for each request", || proxy.access_log_lines().len() == all);
+    let lines = proxy.access_log_lines();
+    let paid = lines.iter().skip(10 * AT_ONCE).filter(|line| line.get("conn") == "new").count();
+    assert_eq!(paid, 0, "of {all}");
+}
+
+#[test]
 fn lent_connection_to_an_address_that_the_name_left_is_closed_too() {
     let records = HashMap::from([("lent.test", (vec![Ipv4Addr::LOCALHOST], 2))]);
     let Some((server, options)) = to_ask_name_server("lent", records) else { return };

@@ -24,6 +24,8 @@ pub struct Address {
     unused_since: Cell<Option<Instant>>,
     /// When an answer had it last.
     pub(super) seen: Cell<Instant>,
+    /// Since when the name does not lead here any more.
+    left: Cell<Option<Instant>>,
     pub(super) gone: Cell<bool>,
 }
 
@@ -58,11 +60,34 @@ impl Address {
             aside_until: Cell::new(None),
             unused_since: Cell::new(None),
             seen: Cell::new(now),
+            left: Cell::new(None),
             gone: Cell::new(false),
         }
     }
 
-    /// The name no longer leads here: its connections carry no new request.
+    /// The name no longer leads here: its connections are to be replaced.
+    pub fn is_left(&self) -> bool {
+        self.left.get().is_some()
+    }
+
+    pub(super) fn left_for(&self, now: Instant) -> Duration {
+        let since = |left| now.saturating_duration_since(left);
+        self.left.get().map_or(Duration::ZERO, since)
+    }
+
+    /// An answer lacks it.
+    pub(super) fn is_left_at(&self, now: Instant) {
+        self.left.set(self.left.get().or(Some(now)));
+    }
+
+    /// An answer has it, perhaps again.
+    pub(super) fn comes_back(&self, now: Instant) {
+        self.seen.set(now);
+        self.left.set(None);
+        self.gone.set(false);
+    }
+
+    /// Its connections were replaced, or had their time: they carry no new request.
     pub fn is_gone(&self) -> bool {
         self.gone.get()
     }

@@ -81,7 +81,10 @@ impl Upstream {
         let aged = usable_for.saturating_sub(floor.replace_ahead(usable_for));
         let idle = origin.idle.borrow();
         // One that is put apart serves nobody any more, though it is open.
-        let aging = idle.older_than(aged, now) + usize::from(floor.apart.borrow().is_some());
+        let aging = idle.older_than(aged, now)
+            + usize::from(floor.apart.borrow().is_some())
+            // Busy ones, too: they are retired with their request.
+            + origin.addresses.borrow().connections_left();
         let [idle, aging, needed] =
             [idle.len(), aging, needed].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
         let uses = floor.demand.get().uses().min(DEMAND_LEARNED_AFTER);
@@ -115,6 +118,17 @@ impl Upstream {
         let needed = needed.min(open.size(now)).min(self.shard.config.keepalive_conns).min(left);
         *learned += needed;
         Some((needed.max(floor.named.get()), census))
+    }
+
+    /// Whether what is to be ready of `origin` is, without the connections to addresses that its name left. As far as the
+    /// shards have told each other.
+    pub(in crate::upstream) fn is_floor_elsewhere(&self, origin: &Origin) -> bool {
+        let Some(seat) = &origin.seat else { return true };
+        let census =
+            Census::take(seat.place.counts(), self.shard.index, self.first_for(&origin.key));
+        let is_learned = census.uses >= DEMAND_LEARNED_AFTER as usize;
+        let needed = if is_learned { census.needed.min(census.open) } else { 0 };
+        census.open - census.aging >= needed.max(origin.floor.named.get())
     }
 
     /// Begins dials for what is missing of the origin's floor.

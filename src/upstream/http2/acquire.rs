@@ -195,6 +195,16 @@ impl Upstream {
         }
     }
 
+    /// Whether all HTTP/2 connections lead to addresses that the origin's name left; then another one is made, for they are
+    /// given up soon.
+    pub(in crate::upstream) fn moves_streams(&self, origin: &Rc<Origin>) -> bool {
+        let are_left = origin.streams.are_left();
+        if are_left && !origin.streams.is_dialling() && !self.shard.is_draining() {
+            self.dial_stream(origin);
+        }
+        are_left
+    }
+
     /// Dials as many connections as the origin's requests want now.
     fn dial_streams(&self, origin: &Rc<Origin>) {
         let wanted = match origin.speaks.get() {

@@ -183,7 +183,12 @@ impl Multiplexed {
         }
     }
 
-    /// The origin's name no longer leads to where this connection goes.
+    /// The origin's name no longer leads to where this connection goes: it is to be replaced.
+    pub fn is_left(&self) -> bool {
+        self.wire.connection.address.address().is_left()
+    }
+
+    /// As [`Multiplexed::is_left`], and it had its time.
     pub fn has_left(&self) -> bool {
         self.wire.connection.has_left()
     }

@@ -98,6 +98,16 @@ impl Streams {
         self.dials.get() > 0 || !self.connections.borrow().is_empty()
     }
 
+    /// Whether there are connections, and all of them lead to addresses that the origin's name left.
+    pub fn are_left(&self) -> bool {
+        let connections = self.connections.borrow();
+        !connections.is_empty() && connections.iter().all(|connection| connection.is_left())
+    }
+
+    pub fn is_dialling(&self) -> bool {
+        self.dials.get() > 0
+    }
+
     /// Waits for a place. None: too many wait already. Cancel-safe: a place that was granted meanwhile goes to the next.
     pub fn wait(self: &Rc<Self>) -> Option<Waiting> {
         if self.waiting.get() >= HTTP2_WAITING_MAX {
