@@ -8,7 +8,7 @@ const PLACES: &[(&str, &str)] = &[
     ("clap", "cli/given.rs"),
     ("rustls", "upstream/tls.rs"),
     ("monoio_rustls", "upstream/tls.rs"),
-    ("hdrhistogram", "observe/latency.rs"),
+    ("hdrhistogram", "observe/latency/"),
     ("core_affinity", "shard/"),
     ("io_uring", "shard/"),
     ("hickory_resolver", "upstream/dns/"),
