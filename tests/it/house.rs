@@ -23,7 +23,7 @@ const UNSAFE_FILES: &[&str] = &["sys.rs", "local_time.rs"];
 struct SourceFile {
     /// Relative to `src`, with forward slashes.
     path: String,
-    /// Without comments, and without what stands behind `#[cfg(test)]` at the end of the file.
+    /// Without comments and tests.
     code: String,
 }
 
@@ -50,13 +50,21 @@ fn source_files() -> Vec<SourceFile> {
     files
 }
 
+/// Leaves out what stands behind `#[cfg(test)]`: tests at the end of the file, or one `mod` or `use` line.
 fn code_of(text: &str) -> String {
-    let ends = |line: &&str| !line.starts_with("#[cfg(test)]");
-    text.lines()
-        .take_while(ends)
-        .map(|line| line.split("//").next().unwrap_or_default())
-        .flat_map(|line| [line, "\n"])
-        .collect()
+    let mut code = String::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if line.starts_with("#[cfg(test)]") {
+            match lines.next() {
+                Some(item) if item.ends_with(';') => continue,
+                _tests => break,
+            }
+        }
+        code += line.split("//").next().unwrap_or_default();
+        code.push('\n');
+    }
+    code
 }
 
 /// Top-level modules in the order of `lib.rs`, which is the order of a request's path.
@@ -186,4 +194,11 @@ fn imports_are_found_in_paths_and_groups() {
     let code =
         "use crate::{a::{x, y}, b, c::z};\nuse crate::d;\nlet n = crate::e::F; mycrate::g();";
     assert_eq!(imports(code), ["a", "b", "c", "d", "e"]);
+}
+
+#[test]
+fn code_behind_a_line_for_tests_counts_and_tests_do_not() {
+    let text =
+        "mod a;\n#[cfg(test)]\nmod tests;\nmod b; // c\n#[cfg(test)]\nmod more {\nmod d;\n}\n";
+    assert_eq!(code_of(text), "mod a;\nmod b; \n");
 }
