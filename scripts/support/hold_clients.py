@@ -9,39 +9,9 @@ first, so each needs an origin connection of its own. Prints `held COUNT`, keeps
 open until standard input ends, then closes them.
 """
 
-import socket
 import sys
 
-RESPONSE_BYTES_MAX = 1 << 20
-TIMEOUT_SECONDS = 30
-
-
-def connect(port):
-    connection = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
-
-
-def read_response(connection):
-    """Reads one response with a Content-Length to its end; anything else is an error."""
-    received = b""
-    while b"\r\n\r\n" not in received:
-        received += receive(connection, received)
-    head, _, body = received.partition(b"\r\n\r\n")
-    lines = head.decode("latin-1").lower().split("\r\n")
-    if " 200 " not in lines[0] + " ":
-        sys.exit(f"status line is {lines[0]!r}")
-    length = next(int(l.split(":", 1)[1]) for l in lines if l.startswith("content-length:"))
-    missing = length - len(body)
-    while missing > 0:
-        missing -= len(receive(connection, b""))
-
-
-def receive(connection, so_far):
-    piece = connection.recv(65536)
-    if not piece or len(so_far) > RESPONSE_BYTES_MAX:
-        sys.exit("the connection ended inside a response")
-    return piece
+from responses import connect, read_response
 
 
 def main():
