@@ -35,14 +35,20 @@ fn open(place: &Place) -> u32 {
     place.counts().map(|counts| counts.open).sum()
 }
 
+/// Does `what` with the shared thing on a thread of its own.
+fn beside<T: Clone + 'static, R: 'static>(
+    shared: &T,
+    what: impl FnOnce(T) -> R + 'static,
+) -> thread::JoinHandle<R> {
+    let shared = shared.clone();
+    thread::spawn(move || what(shared))
+}
+
 #[test]
 fn shards_that_meet_an_origin_at_once_share_its_slot() {
     loom::model(|| {
         let table = Table::new(2, 2);
-        let at_once = {
-            let table = table.clone();
-            thread::spawn(move || table.enter(ORIGIN).expect("a slot"))
-        };
+        let at_once = beside(&table, move |table| table.enter(ORIGIN).expect("a slot"));
         let here = table.enter(ORIGIN).expect("a slot");
         let there = at_once.join().expect("no panic");
         let held = here.hold(0);
@@ -74,10 +80,8 @@ fn slot_that_changes_hands_brings_no_counts_along() {
 fn slot_is_never_two_origins() {
     loom::model(|| {
         let table = Table::new(1, 2);
-        let at_once = {
-            let table = table.clone();
-            thread::spawn(move || table.enter(OTHER).map(|place| place.hold(1)).is_some())
-        };
+        let at_once =
+            beside(&table, move |table| table.enter(OTHER).map(|place| place.hold(1)).is_some());
         let here = table.enter(ORIGIN);
         if let Some(here) = &here {
             assert_eq!(open(here), 0, "what the other origin has");
@@ -106,10 +110,7 @@ fn connection_that_moves_counts_once_in_the_end() {
 fn one_lender_of_two_grants_a_wish() {
     loom::model(|| {
         let claim = Arc::new(Claim::new(2));
-        let other = {
-            let claim = claim.clone();
-            thread::spawn(move || claim.take())
-        };
+        let other = beside(&claim, move |claim| claim.take());
         let here = claim.take();
         assert!(here != other.join().expect("no panic"), "both or neither granted it");
     });
@@ -119,14 +120,11 @@ fn one_lender_of_two_grants_a_wish() {
 fn wish_that_is_given_back_can_be_granted() {
     loom::model(|| {
         let claim = Arc::new(Claim::new(2));
-        let failing = {
-            let claim = claim.clone();
-            thread::spawn(move || {
-                if claim.take() {
-                    claim.give_back();
-                }
-            })
-        };
+        let failing = beside(&claim, move |claim| {
+            if claim.take() {
+                claim.give_back();
+            }
+        });
         let granted = claim.take();
         failing.join().expect("no panic");
         assert_eq!(claim.is_open(), !granted, "taken by nobody, or granted and open");
@@ -137,14 +135,11 @@ fn wish_that_is_given_back_can_be_granted() {
 fn wish_of_a_request_that_is_over_stays_over() {
     loom::model(|| {
         let claim = Arc::new(Claim::new(2));
-        let failing = {
-            let claim = claim.clone();
-            thread::spawn(move || {
-                if claim.take() {
-                    claim.give_back();
-                }
-            })
-        };
+        let failing = beside(&claim, move |claim| {
+            if claim.take() {
+                claim.give_back();
+            }
+        });
         claim.end();
         failing.join().expect("no panic");
         assert!(!claim.is_open() && !claim.take());
@@ -155,10 +150,7 @@ fn wish_of_a_request_that_is_over_stays_over() {
 fn last_of_those_who_decline_says_so_once() {
     loom::model(|| {
         let claim = Arc::new(Claim::new(2));
-        let other = {
-            let claim = claim.clone();
-            thread::spawn(move || claim.decline())
-        };
+        let other = beside(&claim, move |claim| claim.decline());
         let here = claim.decline();
         assert!(here != other.join().expect("no panic"));
     });
@@ -168,10 +160,7 @@ fn last_of_those_who_decline_says_so_once() {
 fn shards_that_accept_at_once_give_none_more_than_its_share() {
     loom::model(|| {
         let balance = Balance::new(3, 10);
-        let at_once = {
-            let balance = balance.clone();
-            thread::spawn(move || [balance.place(0), balance.place(0)])
-        };
+        let at_once = beside(&balance, move |balance| [balance.place(0), balance.place(0)]);
         let here = balance.place(1);
         let there = at_once.join().expect("no panic");
         assert_eq!([0, 1, 2].map(|shard| balance.clients(shard)), [1, 1, 1]);
@@ -185,10 +174,7 @@ fn shard_that_found_itself_without_clients_at_its_end_gets_none() {
     loom::model(|| {
         let balance = Balance::new(2, 10);
         let own = balance.keep(0);
-        let handing_on = {
-            let balance = balance.clone();
-            thread::spawn(move || balance.place(0))
-        };
+        let handing_on = beside(&balance, move |balance| balance.place(0));
         balance.close(1);
         let ends = balance.clients(1) == 0;
         let placed = handing_on.join().expect("no panic");
