@@ -1,0 +1,211 @@
+"""The measured runs: cost in interleaved rounds, latency in open loop, connections anew."""
+
+import os
+import sys
+import time
+from contextlib import contextmanager
+
+from accounting import cpu_ns, open_connections, rss_kib
+from load import Target, has
+from options import TYPICAL
+from peers import DIRECT, Running, Stage
+from processes import CannotStart
+
+WARM_SECONDS = 1
+WARM_REQUESTS = 100
+# One load run, beyond its length: start of the generator, readings.
+RUN_SECONDS_EXTRA = 0.1
+# More requests a second than one CPU takes; they are bounded by the second that it lasts.
+OVERLOAD_RATE = 200_000
+CONNECT_ANEW = 16
+
+
+def say(text):
+    print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
+class Bench:
+    """Everything that the sections share."""
+
+    def __init__(self, plan, peers, origins, generators, processes, cpus, directory):
+        self.plan = plan
+        self.peers = peers
+        self.origins = origins
+        self.generators = generators
+        self.processes = processes
+        self.cpus = cpus
+        self.directory = directory
+        # A dictionary a run, as it goes into the raw results.
+        self.rows = []
+        # Sentences on what was left out or looks wrong.
+        self.notes = []
+
+    def note(self, text):
+        if text not in self.notes:
+            self.notes.append(text)
+            say(text)
+
+    @contextmanager
+    def sides(self, scheme, log="off"):
+        """All peers that can be measured there, up and idle; ended afterwards."""
+        running = {}
+        try:
+            for peer in self.peers:
+                refusal = peer.refusal(scheme, log == "file")
+                if refusal:
+                    self.note(f"{peer.name} is left out with origin {scheme}, log {log}: {refusal}")
+                    continue
+                try:
+                    running[peer.name] = peer.start(self.stage(peer, scheme, log))
+                except CannotStart as why:
+                    self.note(f"{peer.name} is left out with origin {scheme}, log {log}: {why}")
+            yield running
+        finally:
+            for side in reversed(running.values()):
+                self.processes.end(side.process)
+
+    def stage(self, peer, scheme, log):
+        directory = f"{self.directory}/{peer.name}-{scheme}-{log}-{time.monotonic_ns()}"
+        os.makedirs(directory)
+        origin = self.origins.by_scheme[scheme]
+        return Stage(directory, self.processes, self.cpus.proxy, origin, log == "file")
+
+    def measured(self, section, peer, side, run, **where):
+        """One run with the CPU time of the measured process around it; a row of the raw results."""
+        before = cpu_ns(side.process.pid)
+        try:
+            report = run()
+        except CannotStart as why:
+            self.note(f"{peer} with {where}: {why}")
+            return None
+        after = cpu_ns(side.process.pid)
+        if side.process.poll() is not None:
+            self.note(f"{peer} ended during a run with {where}")
+            return None
+        row = {"section": section, "peer": peer, **where}
+        row["cpu_us"] = round((after - before) / 1000 / max(1, report.requests), 3)
+        row["cpu_share"] = round((after - before) / 1e9 / report.seconds, 3)
+        row["requests"], row["seconds"] = report.requests, round(report.seconds, 3)
+        row["rate"], row["errors"] = round(report.rate), report.errors
+        row["rss_kib"] = rss_kib(side.process.pid)
+        row.update({f"p{p}": round(us) for p, us in report.latency_us.items()})
+        if report.bytes_each < where.get("body", 0):
+            self.note(f"{peer} sent {report.bytes_each:.0f} bytes a response with {where}")
+            row["errors"] += report.requests
+        self.rows.append(row)
+        return row
+
+
+def target(side, body):
+    return Target(side.port, side.host, f"/{body}")
+
+
+def bench_cost(bench):
+    """Closed loop: every peer in turn, round after round, cell by cell."""
+    groups = {}
+    for cell in bench.plan.cells:
+        groups.setdefault((cell.origin, cell.log), []).append(cell)
+    done = 0
+    for (scheme, log), cells in groups.items():
+        with bench.sides(scheme, log) as running:
+            for name, side in running.items():
+                check_pooling(bench, name, side, scheme)
+            for cell in cells:
+                done += 1
+                say(f"cost {done}/{len(bench.plan.cells)}: {words(cell)}")
+                cost_of_cell(bench, cell, running)
+
+
+def cost_of_cell(bench, cell, running):
+    where = {"origin": cell.origin, "body": cell.body, "c": cell.connections, "log": cell.log, "load": cell.load}
+    # Pools filled and handshakes made before anything counts.
+    for side in running.values():
+        warm(bench, cell, side)
+    for number in range(bench.plan.rounds * (2 if cell.judged else 1)):
+        for name, side in running.items():
+            run = lambda side=side: closed(bench, cell, side, bench.plan.seconds)
+            bench.measured("cost", name, side, run, round=number, **where)
+
+
+def warm(bench, cell, side):
+    try:
+        if has("oha"):
+            bench.generators.counted(target(side, cell.body), cell.connections, WARM_REQUESTS + 2 * cell.connections)
+        else:
+            closed(bench, cell, side, WARM_SECONDS)
+    except CannotStart as why:
+        bench.note(f"warming up with {words(cell)}: {why}")
+
+
+def closed(bench, cell, side, seconds):
+    return bench.generators.closed(cell.load, target(side, cell.body), cell.connections, seconds)
+
+
+def words(cell):
+    return f"{cell.origin} origin, {cell.body} B, c={cell.connections}, log {cell.log}, {cell.load}"
+
+
+def check_pooling(bench, name, side, scheme):
+    """One that connects anew for each request would make a table of nonsense: say so."""
+    port = bench.origins.by_scheme[scheme].port
+    before = open_connections(port)
+    try:
+        bench.generators.closed(bench.plan.cells[0].load, target(side, bench.plan.cells[0].body), 1, WARM_SECONDS)
+    except CannotStart as why:
+        bench.note(f"{name}, origin {scheme}: {why}")
+    # A relay's origin connection ends with its client's: it pools nothing, and need not.
+    if open_connections(port) <= before and not name.startswith("relay-"):
+        bench.note(f"{name} keeps no connection to the {scheme} origin: its figures include dialling")
+
+
+def bench_latency(bench):
+    """Open loop, the same rate for all: a fraction of what the slowest HTTP proxy can do at most."""
+    for scheme in bench.plan.origins:
+        with bench.sides(scheme) as running:
+            saturation = saturation_of(bench, scheme, running)
+            sides = {**running, DIRECT: direct(bench)}
+            for fraction in bench.plan.fractions if saturation else ():
+                say(f"latency: origin {scheme}, {fraction:.0%}")
+                rate = round(saturation * fraction)
+                for number in range(bench.plan.few_rounds):
+                    for name, side in sides.items():
+                        open_loop(bench, "latency", name, side, scheme, rate, round=number, fraction=fraction)
+
+
+def open_loop(bench, section, name, side, scheme, rate, **more):
+    seconds = bench.plan.open_seconds if section == "latency" else WARM_SECONDS
+    run = lambda: bench.generators.open(target(side, 2), TYPICAL, rate, seconds)
+    where = {"origin": scheme, "body": 2, "c": TYPICAL, "log": "off", "load": "oha"}
+    return bench.measured(section, name, side, run, asked=rate, **more, **where)
+
+
+def direct(bench):
+    """The origin itself, over http: what generator and origin add to every figure."""
+    origin = bench.origins.by_scheme["http"]
+    return Running(bench.origins.process, origin.port, "localhost")
+
+
+def saturation_of(bench, scheme, running):
+    """What the slowest HTTP proxy gets done of more requests than any can take; 0 when none answers.
+
+    In open loop, because pacing costs the generator CPU time: on a machine where it is the limit, a
+    share of what it does in closed loop would be beyond it.
+    """
+    rates = []
+    for name, side in running.items():
+        row = open_loop(bench, "saturation", name, side, scheme, OVERLOAD_RATE)
+        if row and not name.startswith("relay-") and not row["errors"]:
+            rates.append(row["rate"])
+    return min(rates, default=0)
+
+
+def bench_connects(bench):
+    """A client connection for each request; HTTP proxies keep theirs to the origin."""
+    for scheme in bench.plan.origins:
+        with bench.sides(scheme) as running:
+            say(f"connects: origin {scheme}")
+            for number in range(bench.plan.few_rounds):
+                for name, side in running.items():
+                    run = lambda: bench.generators.each_anew(target(side, 2), CONNECT_ANEW, bench.plan.seconds)
+                    where = {"origin": scheme, "body": 2, "c": CONNECT_ANEW, "log": "off", "load": "oha"}
+                    bench.measured("connects", name, side, run, round=number, **where)

@@ -1,0 +1,200 @@
+"""Flags as typed, and the plan that they mean: which sections, which cells, how many rounds."""
+
+import argparse
+import re
+from dataclasses import dataclass, field
+from itertools import product
+
+from origins import SCHEMES
+
+SECTIONS = ("cost", "latency", "connects", "syscalls", "instructions", "memory")
+LOGS = ("off", "file")
+LOADS = ("wrk", "oha")
+# Concurrency at which the open loop, the comparison of generators and the lengths are measured.
+TYPICAL = 64
+CONNECTIONS = (1, 16, 64, 256, 1024)
+BODIES = (2, 1024, 64 * 1024, 1024 * 1024)
+FEW_ROUNDS_MAX = 3
+# Minutes that the three sizes may take.
+QUICK_MINUTES, DEFAULT_MINUTES, ALL_MINUTES = 2, 10, 25
+CONNECTIONS_MAX = 4096
+BODY_BYTES_MAX = 64 * 1024 * 1024
+UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
+# The bars of the project are judged here, so these get twice as many rounds.
+JUDGED_CONNECTIONS = (64, 256)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measured situation; every peer that can is measured in it, in turn."""
+
+    origin: str
+    body: int
+    connections: int
+    log: str
+    load: str
+
+    @property
+    def judged(self):
+        return self.body == BODIES[0] and self.connections in JUDGED_CONNECTIONS and self.load == "wrk"
+
+
+@dataclass
+class Plan:
+    sections: list
+    cells: list
+    rounds: int
+    # Length of a closed-loop run, and of an open-loop one.
+    seconds: float
+    open_seconds: float
+    origins: list
+    budget_minutes: float
+    peers: list = field(default_factory=list)
+    fractions: tuple = (0.5, 0.8)
+
+    @property
+    def few_rounds(self):
+        """Rounds of what has few cells or long runs."""
+        return min(self.rounds, FEW_ROUNDS_MAX)
+
+
+USAGE = """%(prog)s [--quick | --all] [FLAG...]
+
+CPU, rate, latency, memory, system calls and instructions a request of chocon-uring beside nginx,
+HAProxy, two byte relays and any --peer, in interleaved rounds. Without a flag: at most ten minutes."""
+
+
+def parse(arguments):
+    p = argparse.ArgumentParser(prog="scripts/bench", usage=USAGE, allow_abbrev=False)
+    sizes = p.add_argument_group("how much")
+    sizes.add_argument("--quick", action="store_true", help="at most two minutes")
+    sizes.add_argument("--all", action="store_true", help="the whole matrix and every section: 25 minutes")
+    sizes.add_argument("--budget", type=positive, metavar="MINUTES", help="as many rounds as fit (2, 10 or 25)")
+    sizes.add_argument("--rounds", type=whole, metavar="N", help="interleaved rounds a cell, whatever time they take")
+    sizes.add_argument("--seconds", type=positive, metavar="N", help="length of a closed-loop run")
+    sections = p.add_argument_group("sections (default: the first four)")
+    for name in SECTIONS:
+        also = ["--cpu"] if name == "cost" else []
+        sections.add_argument(f"--{name}", *also, action="store_true", help=SECTION_HELP[name])
+    axes = p.add_argument_group("axes of cost (lists by comma or blank); naming one gives their product")
+    axes.add_argument("--origins", type=choices(SCHEMES), metavar="LIST", help="http, https, h2")
+    axes.add_argument("--bodies", "--body", type=numbers(BODY_BYTES_MAX), metavar="LIST", help="2, 1k, 64k, 1m")
+    axes.add_argument("--connections", type=numbers(CONNECTIONS_MAX), metavar="LIST", help="1, 16, 64, 256, 1024")
+    axes.add_argument("--logs", type=choices(LOGS), metavar="LIST", help="access log: off, file")
+    axes.add_argument("--loads", type=choices(LOADS), metavar="LIST", help="wrk, oha")
+    who = p.add_argument_group("who")
+    who.add_argument("--peers", type=words, metavar="LIST", help="of nginx, haproxy, relay-epoll, relay-monoio")
+    who.add_argument("--peer", action="append", default=[], type=pair, metavar="NAME=CMD", help=PEER_HELP)
+    who.add_argument("--peer-host", action="append", default=[], type=pair, metavar="NAME=HOST", help=HOST_HELP)
+    out = p.add_argument_group("output")
+    out.add_argument("--out", metavar="DIR", help="run folder (default benches/runs/DATE-MACHINE)")
+    out.add_argument("--publish", action="store_true", help="put summary and plots into PERF.md")
+    out.add_argument("--clients", type=whole, metavar="N", help="idle clients of --memory (default 10000)")
+    given = p.parse_args(arguments)
+    named = {name for name, _ in given.peer}
+    for name, _ in given.peer_host:
+        if name not in named:
+            p.error(f"--peer-host {name}=…: there is no --peer {name}=…")
+    return given
+
+
+SECTION_HELP = {
+    "cost": "CPU a request, requests/s, closed-loop latency, RSS",
+    "latency": "open loop at 50 %% and 80 %% of saturation",
+    "connects": "a new connection for each request",
+    "syscalls": "system calls a request (strace)",
+    "instructions": "user-space instructions a request and a micro-benchmark's call (callgrind)",
+    "memory": "RSS an idle connection",
+}
+PEER_HELP = "another program; CMD may hold {listen_port} {origin_host} {origin_port} {scheme} {label}"
+HOST_HELP = "the Host that it wants, same placeholders (default {origin_host}.{label}:{origin_port})"
+
+
+def plan(given):
+    sections = [name for name in SECTIONS if getattr(given, name)]
+    axes = (given.bodies, given.connections, given.logs, given.loads)
+    origins = given.origins or (["http", "https"] if given.quick else list(SCHEMES))
+    if given.all:
+        cells, sections = all_cells(origins), sections or list(SECTIONS)
+        minutes, open_seconds = ALL_MINUTES, 4
+    elif given.quick:
+        cells, sections = [Cell(o, 2, TYPICAL, "off", "wrk") for o in origins], sections or list(SECTIONS[:3])
+        minutes, open_seconds = QUICK_MINUTES, 2
+    else:
+        cells, sections = default_cells(origins), sections or list(SECTIONS[:4])
+        minutes, open_seconds = DEFAULT_MINUTES, 2
+    if any(axes):
+        usual = ([2], [1, TYPICAL, 256], ["off"], ["wrk"])
+        filled = [some or most for some, most in zip(axes, usual)]
+        cells = [Cell(*values) for values in product(origins, *filled)]
+    budget = given.budget or (0 if given.rounds else minutes)
+    seconds = given.seconds or 1
+    made = Plan(sections, cells, given.rounds or 1, seconds, given.seconds or open_seconds, origins, budget)
+    if given.quick:
+        made.fractions = (0.8,)
+    return made
+
+
+def default_cells(origins):
+    h1 = [origin for origin in origins if origin != "h2"]
+    cells = [Cell(o, 2, c, "off", "wrk") for o in h1 for c in (1, TYPICAL, 256)]
+    cells += [Cell(o, b, TYPICAL, "off", "wrk") for o in h1 for b in BODIES[2:]]
+    cells += [Cell(o, 2, TYPICAL, "file", "wrk") for o in h1]
+    cells += [Cell(o, 2, TYPICAL, "off", "oha") for o in h1]
+    return cells + [Cell("h2", 2, TYPICAL, "off", "wrk") for origin in origins if origin == "h2"]
+
+
+def all_cells(origins):
+    cells = [Cell(*one, "off", "wrk") for one in product(origins, BODIES, CONNECTIONS)]
+    # What a line of the log costs does not depend on the body.
+    cells += [Cell(o, 2, c, "file", "wrk") for o in origins for c in CONNECTIONS]
+    return cells + [Cell(o, 2, TYPICAL, "off", "oha") for o in origins]
+
+
+def words(text):
+    return [word for word in re.split(r"[,\s]+", text) if word]
+
+
+def choices(known):
+    def parse_list(text):
+        got = words(text)
+        unknown = [word for word in got if word not in known]
+        if unknown or not got:
+            raise argparse.ArgumentTypeError(f"{text!r}: a list of {', '.join(known)}")
+        return got
+
+    return parse_list
+
+
+def numbers(most):
+    def parse_list(text):
+        got = [re.fullmatch(r"(\d+)([km]?)", word.lower()) for word in words(text)]
+        values = [int(one[1]) * UNITS[one[2]] if one else 0 for one in got]
+        if not values or not all(0 < value <= most for value in values):
+            raise argparse.ArgumentTypeError(f"{text!r}: a list of numbers from 1 to {most}, k and m allowed")
+        return values
+
+    return parse_list
+
+
+def positive(text):
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < 1000:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number above 0 and below 1000")
+    return value
+
+
+def whole(text):
+    if not text.isdigit() or not 0 < int(text) <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from 1 to 100000")
+    return int(text)
+
+
+def pair(text):
+    name, equals, value = text.partition("=")
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,30}", name) or not equals or not value.strip():
+        raise argparse.ArgumentTypeError(f"{text!r}: NAME=VALUE, NAME of letters, digits and ._-")
+    return name, value
