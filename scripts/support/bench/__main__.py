@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 
+import counts
 import environment
 import estimate
 import options
@@ -61,6 +62,8 @@ def run(given, plan, processes, directory):
     # The proxy trusts the authority of this run and no other.
     os.environ["SSL_CERT_FILE"] = f"{directory}/origin/ca.pem"
     bench = Bench(plan, peers, origins, Generators(processes, cpus.load, directory), processes, cpus, directory)
+    if given.counts or given.baseline:
+        return gate(given, bench)
     leave_out_missing(bench)
     estimate.fit(bench)
     described = {
@@ -81,6 +84,18 @@ def run(given, plan, processes, directory):
             texts += memory(given)
     say(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
     finish(given, bench, described, texts)
+
+
+def gate(given, bench):
+    """Counts of instructions: written as the baseline, or held to it."""
+    if not shutil.which("valgrind"):
+        raise SystemExit("valgrind is missing: scripts/setup installs it")
+    now = counts.measured(bench, bench.peers[0])
+    path = f"{ROOT}/benches/baseline.tsv"
+    if given.baseline:
+        counts.write(path, counts.surroundings(), now)
+    elif not counts.check(path, now):
+        raise SystemExit(1)
 
 
 def finish(given, bench, described, texts):

@@ -89,6 +89,8 @@ def parse(arguments):
     out = p.add_argument_group("output")
     out.add_argument("--out", metavar="DIR", help="run folder (default benches/runs/DATE-MACHINE)")
     out.add_argument("--publish", action="store_true", help="put summary and plots into PERF.md")
+    out.add_argument("--counts", action="store_true", help="hold instruction counts to benches/baseline.tsv, no more")
+    out.add_argument("--baseline", action="store_true", help="write that file anew, no more")
     out.add_argument("--clients", type=whole, metavar="N", help="idle clients of --memory (default 10000)")
     given = p.parse_args(arguments)
     named = {name for name, _ in given.peer}
