@@ -39,9 +39,17 @@ pub const HTTP2_STREAMS_MAX: usize = 256;
 /// Most connections to one origin that a shard dials at once for its requests. Each brings room for many.
 pub const HTTP2_DIALS_AT_ONCE: usize = 4;
 
-/// Most shards that make a connection ahead because another one uses its origin. Beyond it a shard's first request waits
-/// for its own; an origin gets no more connections for one request than this and one.
-pub const HTTP2_SIBLINGS_MAX: usize = 7;
+/// Messages that wait in each direction between two shards for one request that goes on the other's HTTP/2 connection.
+/// Beyond it the sender waits for the taker. A frame each one way, 64 KiB of a request's body the other.
+pub const HTTP2_BORROWED_MESSAGES_MAX: usize = 8;
+
+/// Most requests to one origin that a shard has under way on other shards' connections. Beyond it they wait for a
+/// connection of its own. Four descriptors each.
+pub const HTTP2_BORROWED_MAX: usize = 64;
+
+/// A shard that sent more requests than this to one origin on other shards' connections within a second makes a
+/// connection of its own: each costs two shards' time. A burst of 64 stays on the connections that are there.
+pub const HTTP2_BORROWED_PER_SECOND: u32 = 64;
 
 /// Most requests of a shard that wait for room on one origin's connections. Beyond it: 503.
 pub const HTTP2_WAITING_MAX: usize = 16 * 1024;

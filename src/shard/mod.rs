@@ -7,6 +7,7 @@
 
 pub mod blocks;
 pub mod mailbox;
+pub mod pipe;
 pub mod runtime;
 pub mod sys;
 pub mod watch;

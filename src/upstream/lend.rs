@@ -12,6 +12,7 @@ use super::{
     addresses::AddressUse,
     claim::Claim,
     connection::{Connection, OpenCount, Transfer},
+    http2::borrowed::LenderEnd,
     line::Permit,
     origins::{Key, Origin},
     permits::{Permits, Ticket},
@@ -47,6 +48,8 @@ pub enum Message {
     Handed(Ticket, Key, Box<Transfer>),
     /// An origin speaks HTTP/2 and is in use.
     Warm(Key),
+    /// A request asks for a place on an HTTP/2 connection to the origin.
+    Borrow(Key, Box<LenderEnd>),
 }
 
 /// A request without a connection, as other shards see it.
@@ -128,6 +131,7 @@ impl Upstream {
         match message {
             Message::Wanted(wish) => self.grant(wish),
             Message::Warm(key) => self.warm_up(key),
+            Message::Borrow(key, end) => self.lend_stream(&key, *end),
             Message::Lent(wish, transfer) => self.arrive(&wish, *transfer),
             Message::Permitted(ticket, permit) => self.permitted(ticket, permit),
             Message::Handed(ticket, key, transfer) => self.handed(ticket, key, *transfer),

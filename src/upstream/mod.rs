@@ -55,7 +55,7 @@ use addresses::Chance;
 use connection::Connection;
 use fixed::Fixed;
 pub use fixed::InFlight;
-use http2::acquire::Speaks;
+use http2::speaks::Speaks;
 use lend::Neighbours;
 use line::Standing;
 use names::Names;

@@ -7,10 +7,10 @@ use super::{
     addresses::Addresses,
     connection::Connection,
     floor::Floor,
-    http2::{acquire::Speaks, streams::Streams},
+    http2::{speaks::Speaks, streams::Streams},
     policy::Refused,
     pool::IdleSet,
-    table::{Held, Place, Told},
+    table::{Held, Multiplexes, Place, Told},
 };
 use crate::{
     authority::Scheme,
@@ -158,6 +158,11 @@ impl Seat {
     /// A new connection of this shard.
     pub fn hold(&self) -> Held {
         self.place.hold(self.shard)
+    }
+
+    /// A new HTTP/2 connection of this shard.
+    pub fn multiplex(&self) -> Multiplexes {
+        self.place.multiplex(self.shard)
     }
 }
 

@@ -6,7 +6,7 @@
 use super::{
     Upstream,
     floor::Remembered,
-    http2::acquire::Speaks,
+    http2::speaks::Speaks,
     origins::Origin,
     state::{Known, Part, Spoken, State},
 };

@@ -41,6 +41,8 @@ struct Cell {
     aging: AtomicU32,
     needed: AtomicU32,
     uses: AtomicU32,
+    /// HTTP/2 connections that take requests. They are no part of `open`, as none of them is ever lent.
+    multiplexed: AtomicU32,
 }
 
 /// What a shard has of an origin.
@@ -173,6 +175,18 @@ impl Place {
         })
     }
 
+    /// Counts an HTTP/2 connection of `shard` for as long as it takes requests.
+    pub fn multiplex(&self, shard: usize) -> Multiplexes {
+        self.table.cell(self.slot, shard).multiplexed.fetch_add(1, AcqRel);
+        Multiplexes { place: self.clone(), shard }
+    }
+
+    /// Whether `shard` has an HTTP/2 connection that takes requests.
+    pub fn is_multiplexed(&self, shard: usize) -> bool {
+        count_access();
+        self.table.cell(self.slot, shard).multiplexed.load(Acquire) > 0
+    }
+
     /// What a new connection took lately. Zero: not known.
     pub fn dial_cost(&self) -> Duration {
         count_access();
@@ -220,6 +234,19 @@ impl Drop for Held {
     fn drop(&mut self) {
         // Before the place is given up: the cells of a slot that nobody uses are 0.
         self.place.table.cell(self.place.slot, self.shard).open.fetch_sub(1, AcqRel);
+    }
+}
+
+/// An HTTP/2 connection that counts for a shard.
+pub struct Multiplexes {
+    place: Place,
+    shard: usize,
+}
+
+impl Drop for Multiplexes {
+    fn drop(&mut self) {
+        // Before the place is given up: the cells of a slot that nobody uses are 0.
+        self.place.table.cell(self.place.slot, self.shard).multiplexed.fetch_sub(1, AcqRel);
     }
 }
 

@@ -374,7 +374,9 @@ fn no_client_receives_anothers_bytes_over_a_hostile_http_2_origin() {
             misbehave(&mut conn, &request);
         }
     });
-    let proxy = Proxy::start(&["--proxy-read-timeout", "500ms", "--access-log-dir", "none"]);
+    // More shards than connections, so that some requests go on another shard's.
+    let flags = ["--cores", "4", "--proxy-read-timeout", "500ms", "--access-log-dir", "none"];
+    let proxy = Proxy::start(&flags);
     let (next, own) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
         for _ in 0..CLIENTS {

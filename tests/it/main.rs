@@ -18,6 +18,7 @@ mod framing_attacks;
 mod house;
 mod http2;
 mod http2_attacks;
+mod http2_borrowed;
 mod http2_flow;
 mod http2_pool;
 mod idle_limit;

@@ -98,7 +98,7 @@ async fn send(
 ) -> Result<(), Error> {
     let sent = async {
         sending.data(data, is_last && trailers.is_empty()).await?;
-        if is_last && !trailers.is_empty() { sending.trailers(trailers) } else { Ok(()) }
+        if is_last && !trailers.is_empty() { sending.trailers(trailers).await } else { Ok(()) }
     };
     let cause = match ends.watch.unless_cut(sent).await {
         Some(Ok(())) => return Ok(()),

@@ -13,7 +13,7 @@ use crate::{
     upstream::{
         Upstream,
         dial::Dialling,
-        http2::acquire::Speaks,
+        http2::speaks::Speaks,
         origins::{Key, Origin},
         table::Told,
         tls::Offer,

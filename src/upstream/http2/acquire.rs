@@ -7,14 +7,15 @@
 
 use super::{
     begin,
-    exchange::{Broken, Receiving, Sending},
+    borrowed::{Asking, Borrowed},
+    exchange::{Broken, Half, Receiving, Sending},
     multiplexed::Slot,
-    streams::Granted,
+    speaks::{Speaks, TOLD_HTTP1, TOLD_HTTP2, learn},
+    waiters::{Granted, Waiting},
 };
 use crate::{
-    authority::Scheme,
     error::{Cause, Error, Party, Phase},
-    limits::{HTTP2_ASK_AGAIN_AFTER, HTTP2_HELD_BYTES_MAX},
+    limits::HTTP2_HELD_BYTES_MAX,
     observe::{
         access_log::{self, ConnectionFacts},
         latency::{Acquired, Cost},
@@ -28,48 +29,14 @@ use crate::{
     },
 };
 use http::Request;
-use std::{net::SocketAddr, rc::Rc, time::Instant};
-
-/// What shards tell each other of an origin.
-const TOLD_HTTP1: u32 = 1;
-const TOLD_HTTP2: u32 = 2;
-
-/// What an origin speaks, as far as is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speaks {
-    /// It has not been asked.
-    Unknown,
-    Http2,
-    /// When asked at that time, it chose HTTP/1.1.
-    Http1(Instant),
-    /// HTTP/1.1, because it is not over TLS, or was told to be.
-    Http1Only,
-}
-
-impl Speaks {
-    /// What is known at first.
-    pub fn at_first(scheme: Scheme, http2: bool) -> Self {
-        if http2 && scheme == Scheme::Https { Self::Unknown } else { Self::Http1Only }
-    }
-
-    /// Whether a request should ask for a place on an HTTP/2 connection.
-    pub fn may_be_http2(self) -> bool {
-        match self {
-            Self::Unknown | Self::Http2 => true,
-            Self::Http1(_) | Self::Http1Only => false,
-        }
-    }
-
-    /// Forgets an old answer: the origin may have learned HTTP/2.
-    pub fn after(self, now: Instant) -> Self {
-        match self {
-            Self::Http1(asked) if now.saturating_duration_since(asked) >= HTTP2_ASK_AGAIN_AFTER => {
-                Self::Unknown
-            }
-            other => other,
-        }
-    }
-}
+use std::{
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    task::Poll,
+    time::Instant,
+};
 
 /// How a request goes to an origin that may speak HTTP/2.
 pub enum Way {
@@ -78,9 +45,14 @@ pub enum Way {
     Http1(Option<Lease>),
 }
 
+enum Place {
+    Own(Slot),
+    Borrowed(Borrowed),
+}
+
 /// A request's place on an HTTP/2 connection.
 pub struct Stream {
-    slot: Slot,
+    place: Place,
     origin: Rc<Origin>,
     /// How the request got it: a connection that was not made for it may have been given up by the origin meanwhile.
     pub acquired: Acquired,
@@ -90,19 +62,35 @@ pub struct Stream {
 impl Stream {
     /// For the access log.
     pub fn facts(&self) -> ConnectionFacts {
-        let connection = &self.slot.on.wire.connection;
+        let (ip, tls) = match &self.place {
+            Place::Own(slot) => {
+                let connection = &slot.on.wire.connection;
+                (connection.ip(), connection.tls_facts())
+            }
+            Place::Borrowed(borrowed) => (borrowed.facts.ip, borrowed.facts.tls),
+        };
         ConnectionFacts {
-            origin: SocketAddr::new(connection.ip(), self.origin.key.dialled().1),
+            origin: SocketAddr::new(ip, self.origin.key.dialled().1),
             acquired: self.acquired,
             cost: self.cost,
             protocol: access_log::Protocol::Http2,
-            tls: connection.tls_facts(),
+            tls,
         }
     }
 
     /// Sends the head; `ends` if nothing follows it. Errors: the connection takes no more; nothing was sent.
     pub fn open(self, request: Request<()>, ends: bool) -> Result<(Sending, Receiving), Broken> {
-        self.slot.open(request, ends, (self.origin, self.acquired, self.cost))
+        let (sending, half) = match self.place {
+            Place::Own(slot) => {
+                let (sending, receiving) = slot.open(request, ends)?;
+                (Sending::Own(sending), Half::Own(receiving))
+            }
+            Place::Borrowed(borrowed) => {
+                let (sending, receiving) = borrowed.open(request, ends)?;
+                (Sending::Borrowed(sending), Half::Borrowed(receiving))
+            }
+        };
+        Ok((sending, Receiving { half, of: (self.origin, self.acquired, self.cost) }))
     }
 }
 
@@ -128,41 +116,34 @@ impl Upstream {
         if let Some(slot) = origin.streams.try_take() {
             self.dial_streams(origin);
             let (acquired, cost) = (Acquired::Reused, Cost::default());
-            return Ok(Way::Http2(Stream { slot, origin: origin.clone(), acquired, cost }));
+            let place = Place::Own(slot);
+            return Ok(Way::Http2(Stream { place, origin: origin.clone(), acquired, cost }));
         }
-        let busy = |text| Error::proxy(Phase::Connect, Cause::Busy(text));
+        let mut asking = self.ask_stream(origin);
+        if let Some(asked) = &mut asking {
+            // Most are answered long before, so that nothing is dialled in vain.
+            let answer = poll_fn(|cx| asked.poll(cx));
+            match monoio::time::timeout(self.lend_within(origin), answer).await {
+                Ok(Some(borrowed)) => return Ok(self.borrowed(origin, borrowed)),
+                Ok(None) => asking = None,
+                Err(_elapsed) => {}
+            }
+        }
         let waiting = origin.streams.wait().ok_or_else(|| {
             busy("too many requests wait for this origin; it takes few of them at once")
         })?;
         self.dial_streams(origin);
         let config = &self.shard.config;
         let within = config.connect_timeout + config.tls_timeout;
-        let granted = watch.unless_cut(monoio::time::timeout(within, waiting)).await;
-        let slot = match granted {
-            None => return Err(watch.explain(Party::Origin, Phase::Connect, Cause::TimedOut)),
+        let granted = monoio::time::timeout(within, either(asking, waiting));
+        match watch.unless_cut(granted).await {
+            None => Err(watch.explain(Party::Origin, Phase::Connect, Cause::TimedOut)),
             Some(Err(_elapsed)) => {
-                return Err(busy("no request of this origin ended in time to make room"));
+                Err(busy("no request of this origin ended in time to make room"))
             }
-            Some(Ok(Granted::Failed(error))) => return Err(error),
-            Some(Ok(Granted::Http1(None))) => return Ok(Way::Http1(None)),
-            Some(Ok(Granted::Http1(Some((connection, dialling))))) => {
-                let acquired = Acquired::New;
-                let cost = dialling.cost(acquired, begun.elapsed());
-                let origin = origin.clone();
-                return Ok(Way::Http1(Some(Lease {
-                    connection,
-                    acquired,
-                    cost,
-                    idle_ms: 0,
-                    origin,
-                })));
-            }
-            Some(Ok(Granted::Slot(slot))) => slot,
-        };
-        let is_new = slot.on.began() >= begun;
-        let acquired = if is_new { Acquired::New } else { Acquired::Waited };
-        let cost = slot.on.dialling.cost(acquired, begun.elapsed());
-        Ok(Way::Http2(Stream { slot, origin: origin.clone(), acquired, cost }))
+            Some(Ok(Either::Borrowed(borrowed))) => Ok(self.borrowed(origin, borrowed)),
+            Some(Ok(Either::Granted(granted))) => granted_way(origin, granted, begun),
+        }
     }
 
     /// Looks after all HTTP/2 connections.
@@ -178,8 +159,8 @@ impl Upstream {
         }
         let timeout = self.shard.config.keepalive_timeout;
         for origin in used {
-            if origin.speaks.get() == Speaks::Http2 {
-                self.warm_siblings(origin, now);
+            if origin.speaks.get() == Speaks::Http2 && origin.streams.has_any() {
+                self.warm_sibling(origin, now);
             }
             origin.streams.sweep(now, timeout, self.is_under_pressure.get());
         }
@@ -205,8 +186,21 @@ impl Upstream {
         are_left
     }
 
+    /// Puts another shard's place to use. Makes a connection of this shard's own where it uses others' too often, or where
+    /// its own are nearly full.
+    fn borrowed(&self, origin: &Rc<Origin>, borrowed: Borrowed) -> Way {
+        if origin.streams.has_any() {
+            self.dial_streams(origin);
+        } else if origin.streams.borrowing.is_often() {
+            self.dial_stream(origin);
+        }
+        let (place, origin) = (Place::Borrowed(borrowed), origin.clone());
+        let (acquired, cost) = (Acquired::Lent, Cost::default());
+        Way::Http2(Stream { place, origin, acquired, cost })
+    }
+
     /// Dials as many connections as the origin's requests want now.
-    fn dial_streams(&self, origin: &Rc<Origin>) {
+    pub(super) fn dial_streams(&self, origin: &Rc<Origin>) {
         let wanted = match origin.speaks.get() {
             Speaks::Http2 => origin.streams.dials_wanted(),
             Speaks::Unknown => usize::from(!origin.streams.has_any()),
@@ -220,9 +214,9 @@ impl Upstream {
     pub(in crate::upstream) fn dial_stream(&self, origin: &Rc<Origin>) {
         let upstream = self.this.upgrade().expect("the shard holds it while it runs");
         self.replace_lost_streams(origin);
-        // They need as long for theirs as this one does.
+        // It needs as long for its own as this one does.
         if origin.speaks.get() == Speaks::Http2 {
-            self.warm_siblings(origin, Instant::now());
+            self.warm_sibling(origin, Instant::now());
         }
         let mut ending = Ending::of_dial(origin);
         shard::spawn("HTTP/2 dial", async move {
@@ -234,8 +228,8 @@ impl Upstream {
             ending.failed = match dialled {
                 Ok(connection) if connection.protocol() == Protocol::Http2 => {
                     learn(&origin, Protocol::Http2);
-                    upstream.warm_siblings(&origin, Instant::now());
-                    let begun = begin(&upstream.shard, streams, connection, dialling).await;
+                    upstream.warm_sibling(&origin, Instant::now());
+                    let begun = begin(&upstream.shard, &origin, connection, dialling).await;
                     begun.err().map(|cause| Error::origin(Phase::Tls, cause))
                 }
                 Ok(connection) => {
@@ -270,16 +264,51 @@ impl Upstream {
     }
 }
 
-/// Takes down what a handshake chose, for this shard and the others.
-fn learn(origin: &Origin, protocol: Protocol) {
-    let (speaks, told) = match protocol {
-        Protocol::Http1 => (Speaks::Http1(Instant::now()), TOLD_HTTP1),
-        Protocol::Http2 => (Speaks::Http2, TOLD_HTTP2),
-    };
-    origin.speaks.set(speaks);
-    if let Some(seat) = &origin.seat {
-        seat.place.tell_speaks(told);
+fn busy(text: &'static str) -> Error {
+    Error::proxy(Phase::Connect, Cause::Busy(text))
+}
+
+/// What a request may do with what it got, for which it has waited since `begun`.
+fn granted_way(origin: &Rc<Origin>, granted: Granted, begun: Instant) -> Result<Way, Error> {
+    let origin = origin.clone();
+    match granted {
+        Granted::Failed(error) => Err(error),
+        Granted::Http1(None) => Ok(Way::Http1(None)),
+        Granted::Http1(Some((connection, dialling))) => {
+            let acquired = Acquired::New;
+            let cost = dialling.cost(acquired, begun.elapsed());
+            let lease = Lease { connection, acquired, cost, idle_ms: 0, origin };
+            Ok(Way::Http1(Some(lease)))
+        }
+        Granted::Slot(slot) => {
+            let is_new = slot.on.began() >= begun;
+            let acquired = if is_new { Acquired::New } else { Acquired::Waited };
+            let cost = slot.on.dialling.cost(acquired, begun.elapsed());
+            Ok(Way::Http2(Stream { place: Place::Own(slot), origin, acquired, cost }))
+        }
     }
+}
+
+/// What a request gets that waits and has asked another shard.
+enum Either {
+    Granted(Granted),
+    Borrowed(Borrowed),
+}
+
+/// What comes first. The other is given up.
+async fn either(mut asking: Option<Asking>, mut waiting: Waiting) -> Either {
+    poll_fn(|cx| {
+        if let Some(asked) = &mut asking
+            && let Poll::Ready(answer) = asked.poll(cx)
+        {
+            match answer {
+                Some(borrowed) => return Poll::Ready(Either::Borrowed(borrowed)),
+                None => asking = None,
+            }
+        }
+        Pin::new(&mut waiting).poll(cx).map(Either::Granted)
+    })
+    .await
 }
 
 /// The end of a dial, whatever became of it.

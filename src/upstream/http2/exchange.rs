@@ -1,11 +1,13 @@
-//! One request on its stream: head and body out, head, body and trailers in, each with its flow control.
+//! One request on its stream: head and body out, head, body and trailers in, each with its flow control. The stream is on
+//! a connection of this shard, or of another one that carries it.
 //!
 //! Dropping either half before its end resets the stream (CANCEL): the origin stops, and the connection lives on.
 
 #![forbid(unsafe_code)]
 
 use super::{
-    multiplexed::{Multiplexed, Slot},
+    borrowed::{BorrowedRecv, BorrowedSend},
+    stream::{RecvHalf, SendHalf},
     translate,
 };
 use crate::{
@@ -18,12 +20,9 @@ use crate::{
     upstream::origins::Origin,
 };
 use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, StatusCode};
 use std::{
-    future::{Future, poll_fn},
-    io,
-    pin::Pin,
+    future::poll_fn,
     rc::Rc,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -54,123 +53,47 @@ pub struct Broken {
 }
 
 /// The request's half.
-pub struct Sending {
-    stream: SendStream<Bytes>,
-    on: Rc<Multiplexed>,
+pub enum Sending {
+    Own(SendHalf),
+    Borrowed(BorrowedSend),
 }
 
 /// The response's half.
 pub struct Receiving {
-    state: State,
-    slot: Slot,
-    of: (Rc<Origin>, Acquired, Cost),
+    pub(super) half: Half,
+    pub(super) of: (Rc<Origin>, Acquired, Cost),
 }
 
-enum State {
-    Waiting(ResponseFuture),
-    Body {
-        stream: RecvStream,
-        /// Its place among the connection's responses.
-        key: usize,
-    },
+pub(super) enum Half {
+    Own(RecvHalf),
+    Borrowed(BorrowedRecv),
 }
 
 /// A response's head.
 pub struct Head {
-    status: StatusCode,
-    fields: HeaderMap,
+    pub(super) status: StatusCode,
+    pub(super) fields: HeaderMap,
     /// Nothing follows it.
-    ends: bool,
-}
-
-impl Slot {
-    /// Sends a request's head; `ends` if nothing follows it. Errors: the connection ended just now, or takes no more.
-    pub(super) fn open(
-        self,
-        request: Request<()>,
-        ends: bool,
-        of: (Rc<Origin>, Acquired, Cost),
-    ) -> Result<(Sending, Receiving), Broken> {
-        // It retired between the choice and now: nothing was sent.
-        let gone = || Broken { cause: Cause::Closed, fate: Fate::Unprocessed };
-        let mut requests = self.on.requests().ok_or_else(gone)?;
-        let (response, stream) = requests.send_request(request, ends).map_err(|error| {
-            let broken = broken(&self.on, &error);
-            // The library has not taken it, whatever its reason.
-            if broken.fate == Fate::Malformed { broken } else { gone() }
-        })?;
-        self.on.wire.meter.borrow_mut().earn_stream();
-        let sending = Sending { stream, on: self.on.clone() };
-        Ok((sending, Receiving { state: State::Waiting(response), slot: self, of }))
-    }
-}
-
-fn broken(on: &Multiplexed, error: &h2::Error) -> Broken {
-    let rules = Cause::Malformed("the origin broke the rules of HTTP/2");
-    let (fate, cause) = match (error.reason(), error.is_remote()) {
-        (Some(Reason::REFUSED_STREAM), true) if error.is_reset() => {
-            (Fate::Unprocessed, Cause::Io(io::ErrorKind::ConnectionReset))
-        }
-        (Some(Reason::HTTP_1_1_REQUIRED), true) => {
-            (Fate::WantsHttp1, Cause::Io(io::ErrorKind::ConnectionReset))
-        }
-        // The library tells only those above the last stream that the origin looked at.
-        (_, true) if error.is_go_away() => (Fate::Unprocessed, Cause::Closed),
-        (_, true) if error.is_reset() => (Fate::Reset, Cause::Io(io::ErrorKind::ConnectionReset)),
-        (_, false) if error.is_reset() => (Fate::Malformed, rules),
-        (_, false) if error.is_go_away() => (Fate::Lost, on.wire.fault().unwrap_or(rules)),
-        _ if error.is_io() => (Fate::Lost, on.wire.fault().unwrap_or(Cause::Closed)),
-        _ => (Fate::Malformed, rules), // Something that this side did wrong.
-    };
-    Broken { cause, fate }
+    pub(super) ends: bool,
 }
 
 impl Sending {
     /// Sends `data`, in pieces as the origin's windows open; `ends` the request. A wait for the origin: the caller bounds
     /// it. Dropping the future leaves a part sent.
     pub async fn data(&mut self, data: &[u8], ends: bool) -> Result<(), Broken> {
-        let mut rest = Bytes::copy_from_slice(data);
-        while !rest.is_empty() {
-            self.stream.reserve_capacity(rest.len());
-            let capacity = poll_fn(|cx| self.poll_capacity(cx)).await?;
-            let piece = rest.split_to(capacity.min(rest.len()));
-            self.on.wire.meter.borrow_mut().earn_data(piece.len());
-            let last = rest.is_empty() && ends;
-            self.stream.send_data(piece, last).map_err(|e| broken(&self.on, &e))?;
-        }
-        if data.is_empty() && ends {
-            self.stream.send_data(Bytes::new(), true).map_err(|e| broken(&self.on, &e))?;
-        }
-        Ok(())
-    }
-
-    fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Broken>> {
-        loop {
-            // The library tells of an increase only once; what was left over before counts, too.
-            let n = self.stream.capacity();
-            if n > 0 {
-                return Poll::Ready(Ok(n));
-            }
-            return match self.stream.poll_capacity(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Some(Ok(_))) => continue,
-                Poll::Ready(Some(Err(error))) => Poll::Ready(Err(broken(&self.on, &error))),
-                // The stream does not send any more: reset, or the connection is over.
-                Poll::Ready(None) => {
-                    let cause = self.on.wire.fault().unwrap_or(Cause::Closed);
-                    Poll::Ready(Err(Broken { cause, fate: Fate::Reset }))
-                }
-            };
+        let data = Bytes::copy_from_slice(data);
+        match self {
+            Self::Own(half) => half.data(data, ends).await,
+            Self::Borrowed(half) => half.data(data, ends).await,
         }
     }
 
-    /// Ends the request with its trailers, given as lines.
-    pub fn trailers(&mut self, lines: &[u8]) -> Result<(), Broken> {
-        let fields = translate::request_trailers(lines);
-        if fields.is_empty() {
-            return self.stream.send_data(Bytes::new(), true).map_err(|e| broken(&self.on, &e));
+    /// Ends the request with its trailers, given as lines. As [`Sending::data`].
+    pub async fn trailers(&mut self, lines: &[u8]) -> Result<(), Broken> {
+        match self {
+            Self::Own(half) => half.trailers(lines),
+            Self::Borrowed(half) => half.trailers(lines).await,
         }
-        self.stream.send_trailers(fields).map_err(|e| broken(&self.on, &e))
     }
 }
 
@@ -180,87 +103,51 @@ impl Receiving {
         let us = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
         let (origin, acquired, cost) = &self.of;
         origin.latency.borrow_mut().record(us, *acquired, *cost);
-        self.slot.on.wire.connection.address.address().answered(round_trip);
+        if let Half::Own(half) = &self.half {
+            half.record(round_trip);
+        }
     }
 
     /// Waits for a head, interim or final.
     ///
     /// Errors: the stream broke. Cancel-safe.
     pub async fn head(&mut self) -> Result<Head, Broken> {
-        poll_fn(|cx| self.poll_head(cx)).await
-    }
-
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Broken>> {
-        let on = &self.slot.on;
-        let State::Waiting(response) = &mut self.state else {
-            let rules = Cause::Malformed("a second response on one stream");
-            return Poll::Ready(Err(Broken { cause: rules, fate: Fate::Malformed }));
-        };
-        match response.poll_informational(cx) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(broken(on, &error))),
-            Poll::Ready(Some(Ok(interim))) => {
-                let (parts, ()) = interim.into_parts();
-                let (status, fields) = (parts.status, parts.headers);
-                return Poll::Ready(Ok(Head { status, fields, ends: false }));
-            }
-            Poll::Ready(None) => {}
-        }
-        match Pin::new(response).poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(error)) => Poll::Ready(Err(broken(on, &error))),
-            Poll::Ready(Ok(response)) => {
-                on.count_served();
-                let (parts, mut stream) = response.into_parts();
-                let ends = stream.is_end_stream();
-                let key = on.add_response(stream.flow_control().clone());
-                self.state = State::Body { stream, key };
-                Poll::Ready(Ok(Head { status: parts.status, fields: parts.headers, ends }))
-            }
+        match &mut self.half {
+            Half::Own(half) => poll_fn(|cx| half.poll_head(cx)).await,
+            Half::Borrowed(half) => poll_fn(|cx| half.poll_head(cx)).await,
         }
     }
 
     /// The next bytes of the body, None at its end. Not empty. Cancel-safe.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        let State::Body { stream, .. } = &mut self.state else { return Poll::Ready(None) };
-        loop {
-            return match stream.poll_data(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(None) => Poll::Ready(None),
-                // RFC 9113 §6.1: an empty frame carries nothing; in HTTP/1.1 it would be the last chunk.
-                Poll::Ready(Some(Ok(data))) if data.is_empty() => continue,
-                Poll::Ready(Some(Ok(data))) => Poll::Ready(Some(Ok(data))),
-                Poll::Ready(Some(Err(error))) => {
-                    Poll::Ready(Some(Err(broken(&self.slot.on, &error))))
-                }
-            };
+        match &mut self.half {
+            Half::Own(half) => half.poll_data(cx),
+            Half::Borrowed(half) => half.poll_data(cx),
         }
     }
 
     /// The client has taken `n` more bytes: the origin may send as many.
     pub fn release(&mut self, n: usize) {
-        if let State::Body { stream, .. } = &mut self.state {
-            // Refused only for more than was received.
-            stream.flow_control().release_capacity(n).ok();
+        match &mut self.half {
+            Half::Own(half) => half.release(n),
+            Half::Borrowed(half) => half.release(n),
         }
     }
 
     /// Whether the response is known to be over, trailers and all.
     pub fn is_over(&self) -> bool {
-        match &self.state {
-            State::Waiting(_) => false,
-            State::Body { stream, .. } => stream.is_end_stream(),
+        match &self.half {
+            Half::Own(half) => half.is_over(),
+            Half::Borrowed(half) => half.is_over(),
         }
     }
 
     /// The trailers, as lines for the client, once the body is over.
     pub async fn trailers(&mut self) -> Result<Vec<u8>, Broken> {
-        let State::Body { stream, .. } = &mut self.state else { return Ok(Vec::new()) };
-        match stream.trailers().await {
-            Ok(None) => Ok(Vec::new()),
-            Ok(Some(fields)) => translate::response_trailers(&fields)
-                .map_err(|cause| Broken { cause, fate: Fate::Malformed }),
-            Err(error) => Err(broken(&self.slot.on, &error)),
+        match &mut self.half {
+            Half::Own(half) => half.trailers().await,
+            // They came with the end of the body.
+            Half::Borrowed(half) => Ok(half.take_trailers()),
         }
     }
 
@@ -281,14 +168,6 @@ impl Receiving {
             // Beyond it, dropping the stream resets it.
             monoio::time::timeout(left, tail).await.ok();
         });
-    }
-}
-
-impl Drop for Receiving {
-    fn drop(&mut self) {
-        if let State::Body { key, .. } = self.state {
-            self.slot.on.remove_response(key);
-        }
     }
 }
 

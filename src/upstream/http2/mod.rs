@@ -1,22 +1,32 @@
 //! HTTP/2 to the origins (RFC 9113): one warm connection carries a whole burst.
 //!
 //! The protocol is hyperium h2's. Here stands what it leaves to its user: the way to the socket (`io`, `driver`), what
-//! an origin may cost (`meter`), which connection carries a request ([`streams`], [`multiplexed`]), one request on its
-//! stream ([`exchange`]), and its words in HTTP/1.1 ([`translate`]).
+//! an origin may cost (`meter`), which connection carries a request ([`streams`], [`multiplexed`], `waiters`), one request
+//! on its stream ([`exchange`], `stream`), on another shard's connection too (`borrowed`, `lender`), and its words in
+//! HTTP/1.1 ([`translate`]).
 
 #![forbid(unsafe_code)]
 
 pub mod acquire;
+pub mod borrowed;
 mod driver;
 pub mod exchange;
 mod io;
+mod lender;
 mod meter;
 pub mod multiplexed;
 mod siblings;
+pub mod speaks;
+mod stream;
 pub mod streams;
 pub mod translate;
+mod waiters;
 
-use super::{connection::Connection, dial::Dialling};
+use super::{
+    connection::Connection,
+    dial::Dialling,
+    origins::{Origin, Seat},
+};
 use crate::{
     error::Cause,
     limits::{
@@ -28,12 +38,11 @@ use crate::{
 use io::{Io, Wire};
 use multiplexed::Multiplexed;
 use std::{rc::Rc, time::Instant};
-use streams::Streams;
 
 /// Begins to speak HTTP/2 on a connection whose handshake chose it, and puts it to use.
 async fn begin(
     shard: &Rc<Shard>,
-    streams: &Rc<Streams>,
+    origin: &Origin,
     mut connection: Connection,
     dialling: Dialling,
 ) -> Result<(), Cause> {
@@ -51,8 +60,9 @@ async fn begin(
     // Only writes the preface, into the session's buffer.
     let begun = builder.handshake(Io(wire.clone())).await;
     let (requests, connection) = begun.map_err(|_| wire.fault().unwrap_or(Cause::Closed))?;
-    let shared = Rc::new(Multiplexed::new(wire, dialling, requests, streams, now));
+    let shared = Rc::new(Multiplexed::new(wire, dialling, requests, &origin.streams, now));
     shard::spawn("HTTP/2 connection", driver::drive(shared.clone(), connection));
-    streams.add(shared);
+    shared.offer(origin.seat.as_ref().map(Seat::multiplex));
+    origin.streams.add(shared);
     Ok(())
 }

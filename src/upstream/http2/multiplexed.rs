@@ -15,7 +15,7 @@ use crate::{
         HTTP2_STREAMS_MAX,
     },
     shard::sys::Direction,
-    upstream::dial::Dialling,
+    upstream::{dial::Dialling, table::Multiplexes},
 };
 use bytes::Bytes;
 use h2::{FlowControl, client::SendRequest};
@@ -43,6 +43,8 @@ pub struct Multiplexed {
     has_ended: Cell<bool>,
     /// Requests that got a response.
     served: Cell<u64>,
+    /// Other shards see that there is one, as long as it takes requests.
+    offered: RefCell<Option<Multiplexes>>,
     /// When the first of the requests that are under way began, or the last one ended.
     since: Cell<Instant>,
     liveness: Cell<Liveness>,
@@ -100,6 +102,7 @@ impl Multiplexed {
             is_settled: Cell::new(false),
             has_ended: Cell::new(false),
             served: Cell::new(0),
+            offered: RefCell::default(),
             since: Cell::new(now),
             liveness: Cell::new(Liveness { ping: Ping::No, patience: HTTP2_SILENCE_MAX }),
             windows: Cell::default(),
@@ -107,6 +110,11 @@ impl Multiplexed {
             driver: RefCell::default(),
             streams: Rc::downgrade(streams),
         }
+    }
+
+    /// Lets other shards see it.
+    pub(super) fn offer(&self, offered: Option<Multiplexes>) {
+        *self.offered.borrow_mut() = offered;
     }
 
     /// When it was put to use.
@@ -196,6 +204,7 @@ impl Multiplexed {
     /// Takes no more requests; those under way finish, then the connection ends.
     pub fn retire(&self) {
         self.requests.borrow_mut().take();
+        self.offered.borrow_mut().take();
     }
 
     /// Ends it now, with all that is under way.

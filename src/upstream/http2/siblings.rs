@@ -1,30 +1,32 @@
-//! An HTTP/2 connection serves one shard. When a shard uses an origin, some others make theirs ahead, and keep it while it
-//! is in use anywhere: the next burst comes in on all shards at once.
+//! An HTTP/2 connection serves one shard; the others borrow places on it ([`super::borrowed`]). A second connection, on a
+//! second shard, is kept as long as the origin is in use anywhere: when the origin gives up one of them, the other carries
+//! the requests of all. Further ones are made by shards that have many requests, for themselves.
 
 #![forbid(unsafe_code)]
 
-use super::acquire::Speaks;
-use crate::{
-    limits::HTTP2_SIBLINGS_MAX,
-    upstream::{
-        Upstream,
-        lend::Message,
-        origins::{Key, Origin},
-    },
+use super::speaks::Speaks;
+use crate::upstream::{
+    Upstream,
+    lend::Message,
+    origins::{Key, Origin},
 };
 use std::{rc::Rc, time::Instant};
 
 impl Upstream {
-    /// Tells other shards that `origin` speaks HTTP/2 and is in use, unless they were told not long ago.
-    pub(super) fn warm_siblings(&self, origin: &Origin, now: Instant) {
-        // Told again before their connections would be given up.
+    /// Tells another shard that `origin` speaks HTTP/2 and is in use, unless it was told not long ago: one that has a
+    /// connection, else the next one, which makes it.
+    pub(super) fn warm_sibling(&self, origin: &Origin, now: Instant) {
+        // Told again before its connection would be given up.
         let every = self.shard.config.keepalive_timeout / 2;
-        let shards = self.neighbours.shards();
-        if origin.forgotten.get() || !origin.streams.may_tell_siblings(now, every) {
+        if origin.forgotten.get() || !origin.streams.may_tell_sibling(now, every) {
             return;
         }
-        for step in 1..shards.min(HTTP2_SIBLINGS_MAX + 1) {
-            let sibling = (self.shard.index + step) % shards;
+        let shards = self.neighbours.shards();
+        let others = || (1..shards).map(|step| (self.shard.index + step) % shards);
+        let has_one = |shard: &usize| {
+            origin.seat.as_ref().is_some_and(|seat| seat.place.is_multiplexed(*shard))
+        };
+        if let Some(sibling) = others().find(has_one).or_else(|| others().next()) {
             // A shard whose mailbox is full has other cares.
             self.neighbours.tell(sibling, Message::Warm(origin.key.clone())).ok();
         }

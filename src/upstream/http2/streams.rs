@@ -1,21 +1,22 @@
-//! The HTTP/2 connections of one origin, and the requests that wait for a place on one.
+//! The HTTP/2 connections of one shard to one origin. Who waits for a place on one is in `waiters`.
 
 #![forbid(unsafe_code)]
 
-use super::multiplexed::{Multiplexed, Slot};
+use super::{
+    borrowed::Borrowing,
+    multiplexed::{Multiplexed, Slot},
+    waiters::Waiters,
+};
 use crate::{
-    error::Error,
-    limits::{HTTP2_DIALS_AT_ONCE, HTTP2_STREAMS_EXPECTED, HTTP2_WAITING_MAX},
+    limits::{HTTP2_DIALS_AT_ONCE, HTTP2_STREAMS_EXPECTED},
     observe::http2_use::Http2Use,
-    upstream::{connection::Connection, dial::Dialling},
 };
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::VecDeque,
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -25,9 +26,7 @@ pub struct Streams {
     connections: RefCell<Vec<Rc<Multiplexed>>>,
     /// Those that finish what they have.
     leaving: RefCell<Vec<Rc<Multiplexed>>>,
-    queue: RefCell<VecDeque<Rc<Waiter>>>,
-    /// Waiters in the queue that are still wanted.
-    waiting: Cell<usize>,
+    pub(super) waiters: Waiters,
     dials: Cell<usize>,
     /// All who waited for the first connection have left; dials that see it end.
     is_abandoned: Cell<bool>,
@@ -35,26 +34,14 @@ pub struct Streams {
     goaways: Cell<u64>,
     /// When a request of this shard last asked for a place.
     used: Cell<Option<Instant>>,
-    /// When other shards were last told that this one uses the origin.
-    siblings_told: Cell<Option<Instant>>,
+    /// When another shard was last told that this one uses the origin.
+    sibling_told: Cell<Option<Instant>>,
     /// Another shard uses it: one connection stays until then, though it is idle.
     kept_until: Cell<Option<Instant>>,
+    /// The use of other shards' connections.
+    pub(super) borrowing: Borrowing,
     /// Called when the origin gave up a connection that had served.
     on_lost: OnceCell<Box<dyn Fn()>>,
-}
-
-/// What a request that waited gets.
-pub enum Granted {
-    Slot(Slot),
-    /// The origin speaks HTTP/1.1 only; the first who waits gets the connection on which it said so.
-    Http1(Option<(Connection, Dialling)>),
-    Failed(Error),
-}
-
-struct Waiter {
-    granted: RefCell<Option<Granted>>,
-    waker: RefCell<Option<Waker>>,
-    is_gone: Cell<bool>,
 }
 
 impl Streams {
@@ -73,13 +60,13 @@ impl Streams {
         self.used.set(Some(now));
     }
 
-    /// Whether other shards should be told that this one uses the origin: while it does, once in `every`.
-    pub(super) fn may_tell_siblings(&self, now: Instant, every: Duration) -> bool {
+    /// Whether another shard should be told that this one uses the origin: while it does, once in `every`.
+    pub(super) fn may_tell_sibling(&self, now: Instant, every: Duration) -> bool {
         let recently = |at| now.saturating_duration_since(at) < every;
-        let may = self.used.get().is_some_and(recently)
-            && !self.siblings_told.get().is_some_and(recently);
+        let may =
+            self.used.get().is_some_and(recently) && !self.sibling_told.get().is_some_and(recently);
         if may {
-            self.siblings_told.set(Some(now));
+            self.sibling_told.set(Some(now));
         }
         may
     }
@@ -108,30 +95,10 @@ impl Streams {
         self.dials.get() > 0
     }
 
-    /// Waits for a place. None: too many wait already. Cancel-safe: a place that was granted meanwhile goes to the next.
-    pub fn wait(self: &Rc<Self>) -> Option<Waiting> {
-        if self.waiting.get() >= HTTP2_WAITING_MAX {
-            return None;
-        }
-        let waiter = Rc::new(Waiter {
-            granted: RefCell::default(),
-            waker: RefCell::default(),
-            is_gone: Cell::new(false),
-        });
-        let mut queue = self.queue.borrow_mut();
-        if queue.len() > 2 * self.waiting.get() + 16 {
-            queue.retain(|waiter| !waiter.is_gone.get());
-        }
-        queue.push_back(waiter.clone());
-        self.is_abandoned.set(false);
-        self.waiting.set(self.waiting.get() + 1);
-        Some(Waiting { streams: self.clone(), waiter })
-    }
-
     /// How many connections to dial now: enough for those that wait, and one before the last place is taken.
     pub fn dials_wanted(&self) -> usize {
         let connections = self.connections.borrow();
-        let waiting = self.waiting.get();
+        let waiting = self.waiters.len();
         let room: usize =
             connections.iter().map(|c| c.streams_max().saturating_sub(c.in_flight())).sum();
         // An origin that has not said how many it takes is about to.
@@ -181,58 +148,28 @@ impl Streams {
         }
     }
 
-    fn is_left(&self) {
-        self.waiting.set(self.waiting.get() - 1);
-        if self.waiting.get() == 0 && self.connections.borrow().is_empty() {
+    /// Somebody waits for a place.
+    pub(super) fn is_wanted(&self) {
+        self.is_abandoned.set(false);
+    }
+
+    /// All who waited have left: the dials end, unless there was a connection before.
+    pub(super) fn abandon(&self) {
+        if !self.has_connections() {
             self.is_abandoned.set(true);
             self.dial_wakers.borrow_mut().drain(..).for_each(Waker::wake);
         }
+    }
+
+    /// Whether there is one that takes requests.
+    pub fn has_connections(&self) -> bool {
+        !self.connections.borrow().is_empty()
     }
 
     /// Puts a connection to use.
     pub fn add(&self, connection: Rc<Multiplexed>) {
         self.connections.borrow_mut().push(connection);
         self.serve_waiting();
-    }
-
-    /// A dial failed. Those that wait learn it, unless there is something else to wait for.
-    pub fn dial_failed(&self, error: &Error) {
-        if !self.has_any() {
-            while let Some(waiter) = self.next_waiter() {
-                waiter.grant(Granted::Failed(error.clone()));
-            }
-        }
-    }
-
-    /// The origin chose HTTP/1.1 on `connection`. Returns it if nobody waits for one.
-    pub fn is_http1(&self, connection: Connection, dialling: Dialling) -> Option<Connection> {
-        let Some(first) = self.next_waiter() else { return Some(connection) };
-        first.grant(Granted::Http1(Some((connection, dialling))));
-        // Where others speak HTTP/2 they are waited for.
-        while self.connections.borrow().is_empty()
-            && let Some(waiter) = self.next_waiter()
-        {
-            waiter.grant(Granted::Http1(None));
-        }
-        None
-    }
-
-    pub(super) fn serve_waiting(&self) {
-        while self.waiting.get() > 0 {
-            let Some(slot) = self.try_take() else { return };
-            let waiter = self.next_waiter().expect("those that wait are in the queue");
-            waiter.grant(Granted::Slot(slot));
-        }
-    }
-
-    fn next_waiter(&self) -> Option<Rc<Waiter>> {
-        loop {
-            let waiter = self.queue.borrow_mut().pop_front()?;
-            if !waiter.is_gone.get() {
-                self.waiting.set(self.waiting.get() - 1);
-                return Some(waiter);
-            }
-        }
     }
 
     pub(super) fn count_goaway(&self) {
@@ -337,70 +274,10 @@ fn is_nearly_full(connection: &Rc<Multiplexed>) -> bool {
     connection.in_flight() * 5 >= connection.streams_max() * 4
 }
 
-impl Waiter {
-    fn grant(&self, granted: Granted) {
-        *self.granted.borrow_mut() = Some(granted);
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-}
-
-/// A request's place in the queue.
-pub struct Waiting {
-    streams: Rc<Streams>,
-    waiter: Rc<Waiter>,
-}
-
-impl Future for Waiting {
-    type Output = Granted;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Granted> {
-        if let Some(granted) = self.waiter.granted.borrow_mut().take() {
-            // Not in the queue any more: nothing to take back.
-            self.waiter.is_gone.set(true);
-            return Poll::Ready(granted);
-        }
-        *self.waiter.waker.borrow_mut() = Some(cx.waker().clone());
-        Poll::Pending
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        // A slot that was granted and not fetched is dropped here, outside the borrow, and goes to the next.
-        let granted = self.waiter.granted.borrow_mut().take();
-        if granted.is_none() && !self.waiter.is_gone.replace(true) {
-            self.streams.is_left();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Cause, Phase};
-
-    fn poll(waiting: &mut Waiting) -> Poll<Granted> {
-        Pin::new(waiting).poll(&mut Context::from_waker(Waker::noop()))
-    }
-
-    #[test]
-    fn the_line_is_bounded_and_who_leaves_makes_room() {
-        let streams = Rc::new(Streams::default());
-        let mut line: Vec<_> = (0..HTTP2_WAITING_MAX).map_while(|_| streams.wait()).collect();
-        assert_eq!(line.len(), HTTP2_WAITING_MAX);
-        assert!(streams.wait().is_none());
-        line.swap_remove(7);
-        assert!(streams.wait().is_some());
-        line.clear();
-        assert_eq!(streams.waiting.get(), 0);
-        // Those who left do not pile up.
-        for _ in 0..1000 {
-            drop(streams.wait());
-        }
-        assert!(streams.queue.borrow().len() < 100);
-    }
+    use std::{pin::Pin, task::Context};
 
     #[test]
     fn dials_are_as_many_as_those_who_wait_want_and_never_too_many() {
@@ -415,21 +292,6 @@ mod tests {
         assert_eq!(streams.dials_wanted(), 1);
         line.extend((0..100 * HTTP2_STREAMS_EXPECTED).map(|_| streams.wait()));
         assert_eq!(streams.dials_wanted(), HTTP2_DIALS_AT_ONCE - 1);
-    }
-
-    #[test]
-    fn a_failed_dial_is_told_once_there_is_nothing_else_to_wait_for() {
-        let streams = Rc::new(Streams::default());
-        let mut waiting = streams.wait().unwrap();
-        streams.dial_begins();
-        streams.dial_begins();
-        let error = Error::origin(Phase::Connect, Cause::TimedOut);
-        streams.dial_ends();
-        streams.dial_failed(&error);
-        assert!(poll(&mut waiting).is_pending());
-        streams.dial_ends();
-        streams.dial_failed(&error);
-        assert!(matches!(poll(&mut waiting), Poll::Ready(Granted::Failed(_))));
     }
 
     #[test]
@@ -450,15 +312,15 @@ mod tests {
     }
 
     #[test]
-    fn siblings_are_told_while_the_origin_is_in_use_and_not_too_often() {
+    fn a_sibling_is_told_while_the_origin_is_in_use_and_not_too_often() {
         let (streams, now) = (Streams::default(), Instant::now());
         let every = Duration::from_secs(25);
-        assert!(!streams.may_tell_siblings(now, every), "nobody asked");
+        assert!(!streams.may_tell_sibling(now, every), "nobody asked");
         streams.uses(now);
-        assert!(streams.may_tell_siblings(now, every));
-        assert!(!streams.may_tell_siblings(now + every / 2, every));
-        assert!(!streams.may_tell_siblings(now + every, every), "not in use any more");
+        assert!(streams.may_tell_sibling(now, every));
+        assert!(!streams.may_tell_sibling(now + every / 2, every));
+        assert!(!streams.may_tell_sibling(now + every, every), "not in use any more");
         streams.uses(now + every);
-        assert!(streams.may_tell_siblings(now + every, every));
+        assert!(streams.may_tell_sibling(now + every, every));
     }
 }
