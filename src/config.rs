@@ -38,6 +38,8 @@ pub struct Config {
     pub warm: Vec<Warm>,
     /// `--warm-learned`: whether origins in use are kept ready, too.
     pub warm_learned: bool,
+    /// `--warm-wait`: how long the start waits for connections that are to be ready; zero: not at all.
+    pub warm_wait: Duration,
     /// `--state-file`: where learned origins survive a restart; its directory was writable at the start.
     pub state_file: Option<PathBuf>,
     /// `--read-timeout`: for the whole request from the client, head and body.

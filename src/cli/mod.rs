@@ -38,8 +38,8 @@ use logs::{
 };
 use origins::{
     ALLOW_CIDR, KEEPALIVE_CONNS, KEEPALIVE_TIMEOUT, MAX_CONNS_PER_HOST, STATE_FILE, TCP_CONGESTION,
-    UPSTREAM_HTTP2, WARM, WARM_LEARNED, read_congestion, read_http2, read_network, read_on_off,
-    read_warm,
+    UPSTREAM_HTTP2, WARM, WARM_LEARNED, WARM_WAIT, read_congestion, read_http2, read_network,
+    read_on_off, read_warm,
 };
 use other::{CHECK, PID_FILE};
 use routes::{
@@ -128,6 +128,7 @@ fn config(check: &mut Check, ignored_variables: Vec<String>) -> Config {
         warm: check
             .list(&WARM, WARM_ORIGINS_MAX, "origins", |text| read_warm(text, keepalive_conns)),
         warm_learned: check.value(&WARM_LEARNED, read_on_off),
+        warm_wait: check.value(&WARM_WAIT, read_duration),
         state_file: check.path(&STATE_FILE, try_place),
         allow_cidr: check.list(&ALLOW_CIDR, ALLOW_CIDRS_MAX, "networks", read_network),
         tcp_congestion: check.optional(&TCP_CONGESTION, read_congestion),

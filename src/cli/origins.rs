@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::authority::OriginUrl;
 use crate::cli::flag::{Flag, Group};
-use crate::cli::values::{TIME_ABOVE_ZERO, whole_number};
+use crate::cli::values::{TIME, TIME_ABOVE_ZERO, whole_number};
 use crate::config::Warm;
 use crate::limits::WARM_CONNECTIONS_MAX;
 use crate::rules::Http2Rule;
@@ -22,6 +22,7 @@ pub const GROUP: Group = Group {
         &KEEPALIVE_TIMEOUT,
         &WARM,
         &WARM_LEARNED,
+        &WARM_WAIT,
         &STATE_FILE,
         &UPSTREAM_HTTP2,
         &ALLOW_CIDR,
@@ -75,6 +76,13 @@ pub const WARM_LEARNED: Flag = Flag {
     default: Some("on"),
     remedy: "give on or off",
     ..Flag::value("warm-learned", "SWITCH")
+};
+
+pub const WARM_WAIT: Flag = Flag {
+    help: "At the start, how long clients wait for connections that are to be ready; 0: not at all",
+    default: Some("1s"),
+    remedy: TIME,
+    ..Flag::value("warm-wait", "TIME")
 };
 
 pub const STATE_FILE: Flag = Flag {

@@ -104,22 +104,50 @@ struct Process {
 }
 
 impl Process {
-    fn wait_until_ready(&self) -> Result<(), String> {
-        let mut ready = 0;
-        while ready < self.orders.len() {
-            match self.events.recv() {
-                Ok(Event::Shard(_, Report::Ready)) => ready += 1,
+    /// Lets the shards take clients once their connections are warm, or `within` is over; waits until all do.
+    fn open(&self, within: Duration) -> Result<(), String> {
+        let begun = Instant::now();
+        let is_warm = |report: &Report| matches!(report, Report::Warm);
+        if !self.await_all(is_warm, Some(begun + within))? && !within.is_zero() {
+            log::info!(
+                "serving begins, though not all connections that are to be ready were made within {within:?} \
+                 (--warm-wait)"
+            );
+        }
+        for orders in &self.orders {
+            let told = orders.send(Order::Open);
+            told.map_err(|_| "a shard is too busy to be told to open".to_owned())?;
+        }
+        self.await_all(|report| matches!(report, Report::Ready), None).map(|_| ())
+    }
+
+    /// Waits for a report of each shard. Returns whether all came before `deadline`.
+    fn await_all(
+        &self,
+        is: impl Fn(&Report) -> bool,
+        deadline: Option<Instant>,
+    ) -> Result<bool, String> {
+        let mut count = 0;
+        while count < self.orders.len() {
+            let event = match deadline {
+                None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    self.events.recv_timeout(left)
+                }
+            };
+            match event {
                 Ok(Event::Shard(index, Report::Died(why))) => {
                     return Err(format!("shard {index} cannot be started: {why}"));
                 }
-                Ok(
-                    Event::Signal(libc::SIGUSR1 | libc::SIGHUP) | Event::Shard(_, Report::Empty),
-                ) => {}
+                Ok(Event::Shard(_, report)) => count += usize::from(is(&report)),
+                Ok(Event::Signal(libc::SIGUSR1 | libc::SIGHUP)) => {}
                 Ok(Event::Signal(signal)) => return Err(format!("ended by signal {signal}")),
-                Err(_) => return Err("the shards are gone".to_owned()),
+                Err(RecvTimeoutError::Timeout) => return Ok(false),
+                Err(RecvTimeoutError::Disconnected) => return Err("the shards are gone".to_owned()),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Serves to the end.
@@ -141,7 +169,7 @@ impl Process {
                 }
                 Ok(Event::Signal(_)) => return self.drain(),
                 Ok(Event::Shard(index, Report::Died(why))) => return died(index, &why),
-                Ok(Event::Shard(_, Report::Ready | Report::Empty)) => {}
+                Ok(Event::Shard(_, Report::Warm | Report::Ready | Report::Empty)) => {}
                 Err(_) => return died(0, "all threads are gone"),
             }
         }
@@ -215,7 +243,7 @@ impl Process {
             match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Event::Shard(_, Report::Empty)) => left -= 1,
                 Ok(Event::Shard(index, Report::Died(why))) => return died(index, &why),
-                Ok(Event::Shard(_, Report::Ready)) => {}
+                Ok(Event::Shard(_, Report::Warm | Report::Ready)) => {}
                 Ok(Event::Signal(libc::SIGUSR1)) => self.dump(),
                 Ok(Event::Signal(libc::SIGHUP)) => self.reopen(),
                 Ok(Event::Signal(_)) => {

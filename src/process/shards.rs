@@ -39,8 +39,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// How often a shard sees, before it opens, whether its connections are there.
+const WARM_LOOK_EVERY: Duration = Duration::from_millis(5);
+
 /// What the process tells a shard.
 pub enum Order {
+    /// Take clients.
+    Open,
     /// Send a copy of the latency histograms.
     Snapshot(Sender<Vec<OriginSnapshot>>),
     /// Send what is worth knowing after a restart.
@@ -51,6 +56,9 @@ pub enum Order {
 
 /// What a shard tells the process.
 pub enum Report {
+    /// The connections that are to be ready are, or cannot be made.
+    Warm,
+    /// It takes clients.
     Ready,
     /// Drained: no client connection is left.
     Empty,
@@ -100,7 +108,7 @@ pub struct Unshared {
     pub arrivals: Inbox<Arrival>,
 }
 
-/// Starts the thread of a shard. It reports `Ready` or `Died` first.
+/// Starts the thread of a shard. It reports `Warm` or `Died` first, and `Ready` once it was told to open.
 pub fn start(
     unshared: Unshared,
     parts: Parts,
@@ -200,31 +208,20 @@ async fn serve(
             log::error!("the shard gets no more clients of other shards: {ended:?}");
         });
     }
-    let accepting = Rc::new(Cell::new(listeners.len()));
-    for listener in listeners {
-        let (acceptor, shard) = (acceptor.clone(), shard.clone());
-        let (accepting, report) = (accepting.clone(), report.clone());
-        shard::spawn("accept loop", async move {
-            acceptor.run(listener).await;
-            accepting.set(accepting.get() - 1);
-            // The last listener is closed; what they left is served to its end.
-            if accepting.get() > 0 {
-                return;
-            }
-            while acceptor.has_clients() {
-                monoio::time::sleep(Duration::from_millis(10)).await;
-            }
-            shard.log.borrow_mut().flush();
-            report.send((shard.index, Report::Empty)).ok();
-        });
-    }
+    let shard_of_loops = shard.clone();
     {
         let (upstream, shard) = (upstream.clone(), shard.clone());
         monoio::spawn(shard.sweep(move |now| upstream.sweep(now)));
     }
-    report.send((index, Report::Ready)).ok();
+    // Taken when the shard opens.
+    let closed = Rc::new(Cell::new(Some(listeners)));
+    tell_when_warm(&upstream, &closed, report.clone());
     let ended = orders
         .serve(|order| match order {
+            Order::Open => {
+                accept_on(closed.take().unwrap_or_default(), &shard_of_loops, &acceptor, &report);
+                report.send((index, Report::Ready)).ok();
+            }
             Order::Snapshot(to) => {
                 let upstream = upstream.clone();
                 shard::spawn("latency dump", async move { upstream.send_latency(to).await });
@@ -243,6 +240,53 @@ async fn serve(
         })
         .await;
     format!("it gets no more orders: {ended:?}")
+}
+
+/// Reports when the connections are there that are to be ready; not after the shard was told to open without them.
+fn tell_when_warm(
+    upstream: &Rc<Upstream>,
+    closed: &Rc<Cell<Option<Vec<TcpListener>>>>,
+    report: Sender<FromShard>,
+) {
+    let (upstream, closed) = (upstream.clone(), closed.clone());
+    shard::spawn("wait for warmth", async move {
+        while !upstream.is_warm() {
+            monoio::time::sleep(WARM_LOOK_EVERY).await;
+            let listeners = closed.take();
+            if listeners.is_none() {
+                return;
+            }
+            closed.set(listeners);
+        }
+        report.send((upstream.shard.index, Report::Warm)).ok();
+    });
+}
+
+/// Runs the accept loops of clients. When the last of them ends and its clients are served, the shard is empty.
+fn accept_on(
+    listeners: Vec<TcpListener>,
+    shard: &Rc<Shard>,
+    acceptor: &Rc<Acceptor>,
+    report: &Sender<FromShard>,
+) {
+    let accepting = Rc::new(Cell::new(listeners.len()));
+    for listener in listeners {
+        let (acceptor, shard) = (acceptor.clone(), shard.clone());
+        let (accepting, report) = (accepting.clone(), report.clone());
+        shard::spawn("accept loop", async move {
+            acceptor.run(listener).await;
+            accepting.set(accepting.get() - 1);
+            // The last listener is closed; what they left is served to its end.
+            if accepting.get() > 0 {
+                return;
+            }
+            while acceptor.has_clients() {
+                monoio::time::sleep(Duration::from_millis(10)).await;
+            }
+            shard.log.borrow_mut().flush();
+            report.send((shard.index, Report::Empty)).ok();
+        });
+    }
 }
 
 /// Runs the accept loop of the proxy's own pages. It has some places beyond the clients', so that an overloaded proxy can

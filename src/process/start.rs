@@ -39,9 +39,10 @@ use std::{
         mpsc::{self, Receiver, Sender},
     },
     thread,
+    time::Duration,
 };
 
-/// Sets up what is shared, starts the shards and waits until all of them accept. Errors: cause and remedy in words.
+/// Sets up what is shared, starts the shards and waits until all of them accept, which they do when they are warm. Errors: cause and remedy in words.
 pub fn start(
     config: Config,
     writer: &Writer,
@@ -116,7 +117,9 @@ pub fn start(
     }
     let writer = writer.handle();
     let mut process = Process { config, writer, orders, events, state: None, _pid_file: None };
-    process.wait_until_ready()?;
+    // A floor that is learned later is nothing that a start could wait for.
+    let is_cold = process.config.warm.is_empty() && recalled.0.is_empty();
+    process.open(if is_cold { Duration::ZERO } else { process.config.warm_wait })?;
     if let Some(path) = process.config.state_file.clone() {
         let saver = StateSaver::start(path, recalled, process.orders.clone());
         process.state = Some(saver.map_err(|e| format!("a thread cannot be started: {e}"))?);

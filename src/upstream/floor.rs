@@ -79,6 +79,11 @@ impl Floor {
         self.named.get() > 0
     }
 
+    /// The last connection for it could not be made, or was closed at once.
+    pub(super) fn is_failing(&self) -> bool {
+        self.budget.get().is_failing()
+    }
+
     /// Whether connections of it are replaced, so that their ends have to be seen at once.
     pub(super) fn is_kept(&self) -> bool {
         self.is_named() || self.is_kept.get()

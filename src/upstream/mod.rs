@@ -37,6 +37,7 @@ mod table;
 pub mod tls;
 mod tunnel;
 mod upkeep;
+mod warming;
 
 use crate::{
     authority::{OriginUrl, Scheme},
@@ -73,6 +74,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tls::Tls;
+use warming::Warming;
 
 /// A shard's way to the origins.
 pub struct Upstream {
@@ -100,6 +102,8 @@ pub struct Upstream {
     looked: Cell<Instant>,
     /// What was known before the start.
     recalled: OnceCell<Arc<State>>,
+    /// What the start waits for.
+    warming: Warming,
     /// Too much waits for slow clients of HTTP/2 origins.
     is_under_pressure: Cell<bool>,
 }
@@ -206,6 +210,7 @@ impl Upstream {
             shards: shares.shards,
             looked: Cell::new(Instant::now()),
             recalled: OnceCell::new(),
+            warming: Warming::default(),
             is_under_pressure: Cell::new(false),
         })
     }

@@ -76,11 +76,13 @@ impl Upstream {
                 origin.floor.recall_need(known.needs, now);
                 self.tell(&origin, now);
                 self.keep_floor(&origin, &mut learned, now);
+                self.expect_warm(&origin, known.needs.round() as usize);
             } else if known.speaks == Some(Spoken::Http2)
                 && learned < FLOOR_LEARNED_MAX / self.shards
             {
                 learned += 1;
-                self.warm_up(key);
+                self.warm_up(key.clone());
+                self.expect_warm(&self.origin(key), 1);
             }
         }
     }

@@ -49,3 +49,4 @@ mod support;
 mod tls;
 mod true_names;
 mod via;
+mod warm_wait;

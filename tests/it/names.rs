@@ -360,36 +360,30 @@ fn moving_under_load_empties_the_old_address_without_an_error() {
 }
 
 #[test]
-fn moving_makes_connections_to_the_new_address_before_a_request_needs_one() {
-    const AT_ONCE: usize = 8;
+fn moving_makes_a_connection_to_the_new_address_well_before_it_ends_the_old_one() {
     let records = HashMap::from([("ahead.test", (vec![Ipv4Addr::LOCALHOST], 2))]);
-    let Some((server, options)) = to_ask_name_server("ahead", records) else { return };
-    let proxy = options.flag("--cores", "1").flag("--access-log-format", "json+").start();
-    let old = Origin::answering(OK);
-    let port = old.addr().port();
-    let new = Origin::answering_at((loopback(4), port).into(), OK);
-    let host = format!("ahead.test.ccnproxy:{port}");
-    let mut clients: Vec<Client> = (0..AT_ONCE).map(|_| Client::connect(&proxy)).collect();
-    let mut rounds = 0;
-    let mut round = || {
-        clients.iter_mut().for_each(|client| client.request("GET", &host, "/", "", b""));
-        clients.iter_mut().for_each(|client| assert_eq!(client.read_response().status, 200));
-        rounds += 1;
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    (0..20).for_each(|_| round());
-    server.set("ahead.test", &[loopback(4)], 2);
-    eventually("no connection to the old address", || {
-        round();
-        old.open_connections() == 0
+    let Some((server, proxy)) = with_name_server("ahead", records) else { return };
+    let (ends, ended) = std::sync::mpsc::channel();
+    let old = Origin::start(move |conn| {
+        conn.answer_all(OK.as_bytes());
+        ends.send(Instant::now()).ok();
     });
-    (0..5).for_each(|_| round());
-    assert!(new.connections() > 0);
-    let all = rounds * AT_ONCE;
-    eventually("a line for each request", || proxy.access_log_lines().len() == all);
-    let lines = proxy.access_log_lines();
-    let paid = lines.iter().skip(10 * AT_ONCE).filter(|line| line.get("conn") == "new").count();
-    assert_eq!(paid, 0, "of {all}");
+    let port = old.addr().port();
+    let (begins, begun) = std::sync::mpsc::channel();
+    let new = Origin::start_at((loopback(4), port).into(), move |conn| {
+        begins.send(Instant::now()).ok();
+        conn.answer_all(OK.as_bytes());
+    });
+    let host = format!("ahead.test.ccnproxy:{port}");
+    (0..3).for_each(|_| assert_eq!(status_of(&proxy, &host), 200));
+    server.set("ahead.test", &[loopback(4)], 2);
+    let ended = ended.recv_timeout(crate::support::DEADLINE).expect("the old connection to end");
+    let begun = begun.try_recv().expect("a new connection before");
+    let ahead = ended.saturating_duration_since(begun);
+    assert!(ahead > Duration::from_millis(200), "{ahead:?} ahead");
+    let before = new.connections();
+    assert_eq!(status_of(&proxy, &host), 200);
+    assert_eq!(new.connections(), before, "the request rides what was made");
 }
 
 #[test]

@@ -50,6 +50,7 @@ impl Upstream {
             floor.named.set(warm.connections.max(floor.named.get()));
             if self.first_for(&origin.key) == self.shard.index {
                 floor.keeps.set(floor.named.get());
+                self.expect_warm(&origin, floor.named.get());
             }
             self.tell(&origin, now);
             self.keep_floor(&origin, &mut 0, now);

@@ -91,6 +91,11 @@ impl Streams {
         !connections.is_empty() && connections.iter().all(|connection| connection.is_left())
     }
 
+    /// Whether there is a connection for the next request.
+    pub fn takes_requests(&self) -> bool {
+        !self.connections.borrow().is_empty()
+    }
+
     pub fn is_dialling(&self) -> bool {
         self.dials.get() > 0
     }
