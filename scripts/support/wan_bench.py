@@ -2,7 +2,7 @@
 """Plays the rows of scripts/bench-wan at the near end of a long link and prints their table.
 
 usage: wan_bench.py --work DIRECTORY --proxy BINARY [--peer nginx] [--rows NAME,...] [--long]
-    [--cores N] [--tries N]
+    [--all] [--cores N] [--tries N]
 Started by scripts/bench-wan below scripts/wan. Exit status: 0 when all bars hold, 1 when one is
 missed, 2 for mistaken arguments, 3 when none is missed but the machine was too busy to tell.
 """
@@ -209,6 +209,8 @@ def environment(bench, side):
 
 
 def wanted_rows(bench):
+    if bench.all:
+        return ROWS
     if not bench.rows:
         defaults = ["yes", "long"] if bench.long else ["yes"]
         return [row for row in ROWS if row.default in defaults]
@@ -228,6 +230,7 @@ def arguments():
     parser.add_argument("--peer", choices=["nginx"])
     parser.add_argument("--rows")
     parser.add_argument("--long", action="store_true")
+    parser.add_argument("--all", action="store_true")
     parser.add_argument("--cores", type=int, default=8)
     parser.add_argument("--tries", type=int, default=3)
     bench = parser.parse_args()
@@ -251,6 +254,8 @@ def run_before_others():
 def main():
     bench = arguments()
     rows = wanted_rows(bench)
+    minutes, seconds = divmod(sum(row.seconds for row in rows), 60)
+    say(f"{len(rows)} rows: about {minutes} min {seconds} s, more where one is played again")
     run_before_others()
     echo = subprocess.Popen(
         ["nsenter", f"--net={bench.far}", sys.executable, "-c", ECHO], stdout=subprocess.PIPE

@@ -21,6 +21,8 @@ class Row:
     name: str
     scenario: str
     bar: float
+    # About how long it takes to play, its set-up included.
+    seconds: int
     play: callable
     # Run when no rows are named: "yes", "long" (only with --long) or "no".
     default: str = "yes"
@@ -232,29 +234,38 @@ def expect_http2(stage):
 
 
 ROWS = [
-    Row("warm-first", "first request and 7 next, origin named by --warm", 1.05, play_warm_first),
-    Row("learned-first", "the same, learned before a restart", 1.05, play_learned_first),
-    Row("next-20", "20 next, one by one", 1.05, play_next_20),
-    Row("second-burst", "second burst of 16, 2 s after a first", 1.10, play_second_burst),
-    Row("silence-35", "one request and 7 next after 35 s of silence", 1.05, silence_of(35)),
-    Row("silence-300", "the same after 5 min", 1.05, silence_of(300), "long"),
-    Row("idle-5s", "one request every 7 s, origin closes at 5 s", 1.05, play_idle_5s),
-    Row("post-5s", "POST every 4.9–5.2 s, origin closes at 5 s", 1.05, play_post_5s),
+    Row("warm-first", "first request and 7 next, origin named by --warm", 1.05, 5, play_warm_first),
+    Row("learned-first", "the same, learned before a restart", 1.05, 7, play_learned_first),
+    Row("next-20", "20 next, one by one", 1.05, 5, play_next_20),
+    Row("second-burst", "second burst of 16, 2 s after a first", 1.10, 5, play_second_burst),
+    Row("silence-35", "one request and 7 next after 35 s of silence", 1.05, 39, silence_of(35)),
+    Row("silence-300", "the same after 5 min", 1.05, 304, silence_of(300), "long"),
+    Row("idle-5s", "one request every 7 s, origin closes at 5 s", 1.05, 45, play_idle_5s),
+    Row("post-5s", "POST every 4.9–5.2 s, origin closes at 5 s", 1.05, 71, play_post_5s),
     Row(
         "post-5s-unlearned",
         "the same, nothing learned before",
         1.05,
+        64,
         play_post_5s_unlearned,
         "no",
     ),
-    Row("shards-40", "40 one by one after a first, 1 connection", 1.05, play_shards_40),
-    Row("restart", "two restarts under 50 requests/s", 1.10, play_restart),
-    Row("address-change", "address changes under 50 requests/s", 1.10, play_address_change),
-    Row("h2-burst", "HTTP/2: burst of 64 after a first, 2 connections", 1.10, play_h2_burst, "no"),
+    Row("shards-40", "40 one by one after a first, 1 connection", 1.05, 9, play_shards_40),
+    Row("restart", "two restarts under 50 requests/s", 1.10, 17, play_restart),
+    Row("address-change", "address changes under 50 requests/s", 1.10, 15, play_address_change),
+    Row(
+        "h2-burst",
+        "HTTP/2: burst of 64 after a first, 2 connections",
+        1.10,
+        4,
+        play_h2_burst,
+        "no",
+    ),
     Row(
         "h2-bulk",
         "HTTP/2: slowest of 8 × 1 MiB at once ÷ best single",
         1.30,
+        8,
         play_h2_bulk,
         "no",
     ),

@@ -58,9 +58,12 @@ class Proxy:
         self._start([], self._flags(warm, is_learning, state_file))
 
     def start_restartable(self, state_file):
-        """Below Server::Starter, which owns the listening socket."""
+        """Below Server::Starter, which owns the listening socket.
+
+        It gives the new process longer than that waits for its connections (--warm-wait).
+        """
         self.port = free_ports(1)[0]
-        starter = ["start_server", f"--port=127.0.0.1:{self.port}", "--interval=1", "--"]
+        starter = ["start_server", f"--port=127.0.0.1:{self.port}", "--interval=2", "--"]
         self._start(starter, self._flags(None, True, state_file))
 
     def restart(self):
