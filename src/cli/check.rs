@@ -27,6 +27,11 @@ impl Check {
         Self { given, mistakes }
     }
 
+    /// What is wrong with flags together, a line each.
+    pub fn add(&mut self, mistakes: Vec<String>) {
+        self.mistakes.extend(mistakes);
+    }
+
     pub fn into_mistakes(self) -> Vec<String> {
         self.mistakes
     }

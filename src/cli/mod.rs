@@ -98,6 +98,7 @@ pub fn parse(
     let ignored = given.ignored.clone();
     let mut check = Check::new(given, mistakes);
     let config = Config { proxies, ..config(&mut check, ignored) };
+    check.add(origins::warm_in_vain(&config));
     match check.into_mistakes() {
         none if none.is_empty() => Ok(config),
         mistakes => Err(Exit { check_only: config.check_only, ..Exit::mistaken(&mistakes) }),

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::authority::OriginUrl;
 use crate::cli::flag::{Flag, Group};
 use crate::cli::values::{TIME, TIME_ABOVE_ZERO, whole_number};
-use crate::config::Warm;
+use crate::config::{Config, Warm};
 use crate::limits::WARM_CONNECTIONS_MAX;
 use crate::rules::Http2Rule;
 use crate::shard::sys::try_congestion;
@@ -144,6 +144,25 @@ pub fn read_warm(text: &str, keepalive_conns: usize) -> Result<Warm, &'static st
         return Err("asks for more connections than --keepalive-conns lets be idle");
     }
     Ok(Warm { origin, connections })
+}
+
+/// Origins of `--warm` that no request reaches, because `--upstream` leads all of them elsewhere.
+pub fn warm_in_vain(config: &Config) -> Vec<String> {
+    let Some(upstream) = &config.upstream else { return Vec::new() };
+    let others = config.warm.iter().filter(|warm| warm.origin != *upstream);
+    let said = |Warm { origin, .. }: &Warm| {
+        format!(
+            "--warm: {} is reached by no request, for --upstream leads them all to {}; name that one, or leave --warm out",
+            shown(origin),
+            shown(upstream)
+        )
+    };
+    others.map(said).collect()
+}
+
+fn shown(OriginUrl { scheme, name, port }: &OriginUrl) -> String {
+    let (open, close) = if name.contains(':') { ("[", "]") } else { ("", "") };
+    format!("{}://{open}{name}{close}:{port}", scheme.word())
 }
 
 pub fn read_on_off(text: &str) -> Result<bool, &'static str> {

@@ -132,7 +132,7 @@ fn every_flag_is_taken() {
         "https://up.test:8443/path",
         "--upstream-http2=*.a.com=off",
         "--warm",
-        "https://a.b=4",
+        "https://up.test:8443=4",
         "--warm-learned=off",
         "--warm-wait=2500ms",
         "--state-file=x.state",
@@ -156,7 +156,7 @@ fn every_flag_is_taken() {
         max_conns_per_host: 3,
         keepalive_timeout: Duration::from_secs(60),
         warm: vec![Warm {
-            origin: OriginUrl::parse("https://a.b").expect("a URL"),
+            origin: OriginUrl::parse("https://up.test:8443").expect("a URL"),
             connections: 4,
         }],
         warm_learned: false,

@@ -173,14 +173,31 @@ impl Upstream {
             origin.addresses.borrow_mut().update(&Arc::from([*ip]), now);
             Rc::new(Destination::new(origin, HostOut::AsSent))
         };
-        let to = answer.iter().map(destination).collect();
+        let to: Vec<_> = answer.iter().map(destination).collect();
+        // As many as `--warm` says, shared out over the addresses.
+        let warm = self.shard.config.warm.iter().filter(|warm| warm.origin == fixed.url);
+        let warm = warm.map(|warm| warm.connections).max().unwrap_or(0).div_ceil(to.len().max(1));
+        to.iter().for_each(|to| self.name_floor(&to.origin, warm));
         let old = fixed.to.replace(to);
         fixed.answer.replace(Some(answer.clone()));
         // Connections to those that are gone are closed: the sweeper's, or with their request.
         for gone in old.iter().filter(|old| !answer.iter().any(|ip| old.origin.key.at == Some(*ip)))
         {
             gone.origin.addresses.borrow_mut().leave();
+            self.name_floor(&gone.origin, 0);
         }
+    }
+
+    /// Whether requests to `url` are spread over the addresses of its name.
+    pub(super) fn is_spread(&self, url: &OriginUrl) -> bool {
+        self.fixed.as_ref().is_some_and(|fixed| fixed.url == *url)
+            && self.key_of(url.clone()).via.is_none()
+    }
+
+    /// The origins of the addresses of `--upstream`.
+    pub(super) fn spread_origins(&self) -> Vec<Rc<Origin>> {
+        let to = self.fixed.iter().flat_map(|fixed| fixed.to.borrow().clone());
+        to.map(|to| to.origin.clone()).collect()
     }
 
     /// The addresses to dial for the origin of one address: that one, then the others of its name.

@@ -240,3 +240,44 @@ fn check_tells_of_a_name_without_an_address() {
     assert_eq!(status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("nowhere.test has no address"), "{stderr}");
 }
+
+#[test]
+fn named_floor_is_shared_out_over_the_addresses_before_any_request() {
+    let hosts = "127.0.0.1 warm.test\n127.0.0.4 warm.test\n";
+    let Some(options) = with_hosts("fixed-warm", hosts) else { return };
+    let first = Origin::answering(OK);
+    let port = first.addr().port();
+    let second = Origin::answering_at((loopback(4), port).into(), OK);
+    let url = format!("http://warm.test:{port}");
+    let options = options.flag("--upstream", &url).flag("--warm", &format!("{url}/=4"));
+    let proxy = options.flag("--warm-wait", "9s").start();
+    eventually("two connections each", || (first.connections(), second.connections()) == (2, 2));
+    for _ in 0..10 {
+        assert_eq!(status_of(&proxy, "any.example"), 200);
+    }
+    assert_eq!((first.connections(), second.connections()), (2, 2));
+}
+
+#[test]
+fn address_that_does_not_answer_costs_the_others_no_dial_after_dial() {
+    let hosts = "127.0.0.1 half.test\n127.0.0.9 half.test\n";
+    let Some(options) = with_hosts("fixed-half", hosts) else { return };
+    let origin = Origin::answering(OK);
+    let url = format!("http://half.test:{}", origin.addr().port());
+    let options = options.flag("--upstream", &url).flag("--warm", &format!("{url}=4"));
+    let proxy = options.flag("--warm-wait", "0").start();
+    std::thread::sleep(Duration::from_secs(3));
+    // Two of its own, and for the other address two at first, then one after each pause of 1 s and 2 s.
+    assert!((2..=8).contains(&origin.connections()), "{}", origin.connections());
+    assert_eq!(status_of(&proxy, "any.example"), 200);
+}
+
+#[test]
+fn floor_that_no_request_would_reach_is_a_mistake() {
+    let flags = ["--upstream", "https://a.test", "--warm", "https://b.test=2", "--check"];
+    let (status, _, stderr) = Proxy::options(&flags).run_to_end();
+    assert_eq!(status.code(), Some(2));
+    let said = "--warm: https://b.test:443 is reached by no request, for --upstream leads them all to \
+                https://a.test:443; name that one";
+    assert!(stderr.contains(said), "{stderr}");
+}

@@ -45,16 +45,28 @@ impl Upstream {
     pub fn begin_warm(&self) {
         let now = Instant::now();
         for warm in &self.shard.config.warm {
-            let origin = self.origin(self.key_of(warm.origin.clone()));
-            let floor = &origin.floor;
-            floor.named.set(warm.connections.max(floor.named.get()));
-            if self.first_for(&origin.key) == self.shard.index {
-                floor.keeps.set(floor.named.get());
-                self.expect_warm(&origin, floor.named.get());
+            let origins = match self.is_spread(&warm.origin) {
+                // They have their names already.
+                true => self.spread_origins(),
+                false => {
+                    let origin = self.origin(self.key_of(warm.origin.clone()));
+                    self.name_floor(&origin, warm.connections.max(origin.floor.named.get()));
+                    vec![origin]
+                }
+            };
+            for origin in origins {
+                self.expect_warm(&origin, origin.floor.keeps.get());
+                self.keep_floor(&origin, &mut 0, now);
             }
-            self.tell(&origin, now);
-            self.keep_floor(&origin, &mut 0, now);
         }
+    }
+
+    /// Has so many connections to `origin` kept ready by its home, as `--warm` says; 0: none.
+    pub(in crate::upstream) fn name_floor(&self, origin: &Origin, connections: usize) {
+        origin.floor.named.set(connections);
+        let is_home = self.first_for(&origin.key) == self.shard.index;
+        origin.floor.keeps.set(if is_home { connections } else { 0 });
+        self.tell(origin, Instant::now());
     }
 
     /// Idle connections that this shard may keep of `origin`. Its home keeps all that `--warm` says.
@@ -142,6 +154,10 @@ impl Upstream {
         if self.shard.is_draining() || self.shard.config.keepalive_conns == 0 {
             return;
         }
+        // An address that `--upstream` no longer leads to: a dial would go to another one.
+        if origin.key.at.is_some() && origin.addresses.borrow().current().next().is_none() {
+            return;
+        }
         let Some((wanted, census)) = self.wanted(origin, learned, now) else { return };
         if wanted > 0 && origin.speaks.get().may_be_http2() && origin.idle.borrow().is_empty() {
             return self.keep_stream(origin, now);
@@ -211,6 +227,10 @@ impl Upstream {
                 Ok(connection) => {
                     origin.floor.dial_took.set(begun.elapsed());
                     drop(under_way);
+                    if upstream.other_home(&origin, connection.ip()).is_some() {
+                        // It serves another address. Without a pause this one would be dialled on and on.
+                        upstream.floor_failed(&origin, Failure::Elsewhere);
+                    }
                     upstream.keep(&origin, connection, Instant::now());
                 }
                 Err(error) => upstream.floor_failed(&origin, Failure::Dial(&error)),
@@ -250,6 +270,7 @@ impl Upstream {
         let why = match failure {
             Failure::Dial(error) => error.to_string(),
             Failure::ClosedAtOnce => "the origin closes it at once".to_owned(),
+            Failure::Elsewhere => "the address does not answer, another one did".to_owned(),
             Failure::Stream => "it failed, or ended at once".to_owned(),
         };
         let label = origin.label();
@@ -271,6 +292,8 @@ impl Upstream {
 enum Failure<'e> {
     Dial(&'e Error),
     ClosedAtOnce,
+    /// Another address of the name answered in its place.
+    Elsewhere,
     /// An HTTP/2 connection, whose dial has logged why.
     Stream,
 }
