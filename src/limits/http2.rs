@@ -5,11 +5,15 @@
 use std::time::Duration;
 
 /// What an origin may send on one stream before its client took it, in bytes (SETTINGS_INITIAL_WINDOW_SIZE). Beyond it
-/// the origin has to wait, as on a full TCP window. 4 MiB is 224 Mbit/s over 150 ms.
+/// the origin has to wait, as on a full TCP window. 4 MiB is 224 Mbit/s over 150 ms; it grows where the path holds more, up
+/// to the larger.
 pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+pub const HTTP2_STREAM_WINDOW_MAX_BYTES: u32 = 32 * 1024 * 1024;
 
-/// What an origin may have under way on one connection, in bytes, beside what waits for slow clients.
+/// What an origin may have under way on one connection, in bytes, beside what waits for slow clients: at first, and when
+/// the streams' windows have grown. `HTTP2_HELD_BYTES_MAX` bounds what a shard holds in all.
 pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+pub const HTTP2_CONNECTION_WINDOW_MAX_BYTES: u32 = 64 * 1024 * 1024;
 
 /// Response bytes that wait for slow clients, of all HTTP/2 connections of a shard. Beyond it new responses get the
 /// small stream window until half of it is taken, so that a shard holds about this much.

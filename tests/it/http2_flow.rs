@@ -4,7 +4,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::http2::{
-    CANCEL, END_STREAM, Http2Conn, INITIAL_WINDOW_SIZE, INTERNAL_ERROR, options, serving,
+    ACK, CANCEL, END_STREAM, Http2Conn, INITIAL_WINDOW_SIZE, INTERNAL_ERROR, PING, SETTINGS,
+    options, serving,
 };
 use crate::support::{Client, Ended, Proxy, TlsOrigin, eventually, pattern};
 
@@ -320,4 +321,46 @@ fn descriptors_come_back_when_connections_end() {
     }
     drop(client);
     eventually("the descriptors to be given back", || proxy.open_descriptors() < 60);
+}
+
+#[test]
+fn window_grows_where_a_round_trip_brings_most_of_it() {
+    const MIB: u32 = 1 << 20;
+    let (_origin, _proxy, mut client, mut conn, stream) = asked(&[]);
+    let reader = thread::spawn(move || client.read_whatever_comes());
+    conn.headers(stream, &[(":status", "200")], 0);
+    conn.is_mute = true;
+    let piece = vec![0; 64 * 1024];
+    // Sends as the windows allow, until a PING comes or so much is sent.
+    let flow = |conn: &mut Http2Conn, most: usize| {
+        let mut sent = 0;
+        while sent < most {
+            if conn.room(stream) >= piece.len() && !conn.has_bytes() {
+                conn.body(stream, &piece, 0);
+                sent += piece.len();
+                continue;
+            }
+            let frame = conn.read_frame().expect("a window instead of the connection's end");
+            if frame.kind == PING && frame.flags & ACK == 0 {
+                return Some(frame.payload);
+            }
+        }
+        None
+    };
+    let ping = flow(&mut conn, 1 << 30).expect("a measurement while data flows");
+    // The answer is as late as over a long path.
+    assert_eq!(flow(&mut conn, 3 << 20), None, "one measurement at a time");
+    conn.send_frame(PING, ACK, 0, &ping);
+    let grown = loop {
+        let frame = conn.read_frame().expect("SETTINGS instead of the connection's end");
+        let setting = frame.payload.strip_prefix(&INITIAL_WINDOW_SIZE.to_be_bytes()[..]);
+        if frame.kind == SETTINGS
+            && let Some(&[a, b, c, d]) = setting
+        {
+            break u32::from_be_bytes([a, b, c, d]);
+        }
+    };
+    assert_eq!(grown, 8 * MIB);
+    drop(conn);
+    assert!(reader.join().is_ok());
 }

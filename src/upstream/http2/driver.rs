@@ -116,11 +116,14 @@ impl Library {
         }
     }
 
-    /// The answer itself means nothing more than any other byte: [`Wire::heard`] tells.
+    /// Asks for signs of life, of which any byte is one ([`Wire::heard`]), and measures the windows.
     fn ping(&mut self, shared: &Multiplexed, cx: &mut Context<'_>) {
         let Some(pings) = &mut self.pings else { return };
         if self.is_pinging {
             self.is_pinging = pings.poll_pong(cx).is_pending();
+            if !self.is_pinging {
+                shared.pong_came(Instant::now());
+            }
         }
         if !self.is_pinging && shared.take_ping_wish(Instant::now()) {
             self.is_pinging = pings.send_ping(Ping::opaque()).is_ok();

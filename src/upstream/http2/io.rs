@@ -36,6 +36,8 @@ pub struct Wire {
     unsendable: RefCell<Option<Cause>>,
     /// When the origin was last heard.
     heard: Cell<Instant>,
+    /// Bytes of ciphertext received.
+    received: Cell<u64>,
     /// The stream's end came.
     is_at_end: Cell<bool>,
     /// The last receive filled its block, so that a large one pays.
@@ -52,6 +54,7 @@ impl Wire {
             unreadable: RefCell::default(),
             unsendable: RefCell::default(),
             heard: Cell::new(now),
+            received: Cell::new(0),
             is_at_end: Cell::new(false),
             is_busy: Cell::new(false),
         };
@@ -65,6 +68,11 @@ impl Wire {
 
     pub fn heard(&self) -> Instant {
         self.heard.get()
+    }
+
+    /// Bytes that the origin sent so far.
+    pub fn received(&self) -> u64 {
+        self.received.get()
     }
 
     /// Why the connection failed, if the wire knows.
@@ -109,6 +117,7 @@ pub async fn receive(wire: &Wire) {
     let (received, block) = wire.connection.socket.recv(block, whole).await;
     match received {
         Ok(n) => {
+            wire.received.set(wire.received.get() + n as u64);
             wire.is_at_end.set(n == 0);
             wire.is_busy.set(n >= SMALL_BLOCK_BYTES);
             let now = Instant::now();

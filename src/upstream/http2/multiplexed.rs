@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
+    growth::Growth,
     io::{Io, Wire},
     streams::Streams,
 };
@@ -48,6 +49,7 @@ pub struct Multiplexed {
     /// When the first of the requests that are under way began, or the last one ended.
     since: Cell<Instant>,
     liveness: Cell<Liveness>,
+    growth: Cell<Growth>,
     windows: Cell<Windows>,
     /// The flow control of each response whose bytes may wait for their client.
     responses: RefCell<Slab<FlowControl>>,
@@ -105,6 +107,7 @@ impl Multiplexed {
             offered: RefCell::default(),
             since: Cell::new(now),
             liveness: Cell::new(Liveness { ping: Ping::No, patience: HTTP2_SILENCE_MAX }),
+            growth: Cell::default(),
             windows: Cell::default(),
             responses: RefCell::default(),
             driver: RefCell::default(),
@@ -238,16 +241,32 @@ impl Multiplexed {
             Ping::No | Ping::Wanted | Ping::Sent(_) => {}
         }
         self.liveness.set(liveness);
+        let mut growth = self.growth.get();
+        if growth.look(self.wire.received(), now) {
+            self.wake_driver();
+        }
+        self.growth.set(growth);
         self.set_windows(is_under_pressure);
     }
 
     pub(super) fn take_ping_wish(&self, now: Instant) -> bool {
         let liveness = self.liveness.get();
-        let wanted = liveness.ping == Ping::Wanted;
-        if wanted {
+        let asks_life = liveness.ping == Ping::Wanted;
+        if asks_life {
             self.liveness.set(Liveness { ping: Ping::Sent(now), ..liveness });
         }
-        wanted
+        let mut growth = self.growth.get();
+        let measures = growth.wants_ping();
+        growth.ping_leaves(self.wire.received());
+        self.growth.set(growth);
+        asks_life || measures
+    }
+
+    /// The answer to a PING came.
+    pub(super) fn pong_came(&self, now: Instant) {
+        let mut growth = self.growth.get();
+        growth.pong_came(self.wire.received(), now);
+        self.growth.set(growth);
     }
 
     /// Response bytes that are here and that no client has taken yet.
@@ -267,13 +286,14 @@ impl Multiplexed {
     fn set_windows(&self, is_under_pressure: bool) {
         const STEP: usize = 1024 * 1024;
         let held = u32::try_from(self.held_bytes().next_multiple_of(STEP)).unwrap_or(u32::MAX);
+        let growth = self.growth.get();
         let windows = Windows {
             // RFC 9113 §6.9.1: a window has 31 bits.
-            connection: HTTP2_CONNECTION_WINDOW_BYTES.saturating_add(held).min(i32::MAX as u32),
+            connection: growth.connection().saturating_add(held).min(i32::MAX as u32),
             stream: if is_under_pressure {
                 HTTP2_STREAM_WINDOW_SMALL_BYTES
             } else {
-                HTTP2_STREAM_WINDOW_BYTES
+                growth.stream()
             },
         };
         if self.windows.replace(windows) != windows {
