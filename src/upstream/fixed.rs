@@ -86,6 +86,10 @@ impl Fixed {
         }
     }
 
+    pub(super) fn leads_to(&self, url: &OriginUrl) -> bool {
+        self.url == *url
+    }
+
     /// The address with the fewest requests in flight, by chance where there are several; one that failed of late only
     /// where all did. None: no address is known yet.
     fn least_busy(&self, chance: &Chance) -> Option<Rc<Destination>> {
@@ -190,7 +194,7 @@ impl Upstream {
 
     /// Whether requests to `url` are spread over the addresses of its name.
     pub(super) fn is_spread(&self, url: &OriginUrl) -> bool {
-        self.fixed.as_ref().is_some_and(|fixed| fixed.url == *url)
+        self.fixed.as_ref().is_some_and(|fixed| fixed.leads_to(url))
             && self.key_of(url.clone()).via.is_none()
     }
 

@@ -10,10 +10,7 @@ use super::{
     origins::Origin,
     state::{Known, Part, Spoken, State},
 };
-use crate::{
-    authority::OriginUrl,
-    limits::{DEMAND_LEARNED_AFTER, FLOOR_LEARNED_MAX},
-};
+use crate::{authority::OriginUrl, limits::DEMAND_LEARNED_AFTER};
 use std::{
     net::{IpAddr, SocketAddr},
     rc::Rc,
@@ -57,11 +54,10 @@ impl Upstream {
         self.recalled.set(state).ok();
     }
 
-    /// Makes the connections of remembered origins whose home this shard is; of those that speak HTTP/2, of which each shard
-    /// has its own, one.
+    /// Makes the connections of remembered origins whose home this shard is.
     pub fn begin_recalled(&self) {
         let Some(state) = self.recalled.get() else { return };
-        if !self.shard.config.warm_learned || self.fixed.is_some() {
+        if !self.shard.config.warm_learned {
             return;
         }
         let now = Instant::now();
@@ -70,19 +66,25 @@ impl Upstream {
             if known.needs < 0.5 || !self.may_be_kept(at) {
                 continue;
             }
-            let key = self.key_of(at.clone());
-            if self.first_for(&key) == self.shard.index {
-                let origin = self.origin(key);
-                origin.floor.recall_need(known.needs, now);
-                self.tell(&origin, now);
-                self.keep_floor(&origin, &mut learned, now);
-                self.expect_warm(&origin, known.needs.round() as usize);
-            } else if known.speaks == Some(Spoken::Http2)
-                && learned < FLOOR_LEARNED_MAX / self.shards
-            {
-                learned += 1;
-                self.warm_up(key.clone());
-                self.expect_warm(&self.origin(key), 1);
+            // With `--upstream` no other origin is reached.
+            let origins = match &self.fixed {
+                Some(_) if self.is_spread(at) => self.spread_origins(),
+                Some(fixed) if !fixed.leads_to(at) => continue,
+                Some(_) | None => {
+                    let key = self.key_of(at.clone());
+                    let is_home = self.first_for(&key) == self.shard.index;
+                    if is_home { vec![self.origin(key)] } else { Vec::new() }
+                }
+            };
+            // One at least; one that has nearly decayed is no more than it was.
+            let each = (known.needs / origins.len().max(1) as f64).max(known.needs.min(1.0));
+            for origin in origins {
+                if self.first_for(&origin.key) == self.shard.index {
+                    origin.floor.recall_need(each, now);
+                    self.tell(&origin, now);
+                    self.keep_floor(&origin, &mut learned, now);
+                    self.expect_warm(&origin, each.round() as usize);
+                }
             }
         }
     }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chocon_uring::limits::{STATE_BYTES_MAX, STATE_KEPT_FOR, STATE_ORIGINS_MAX};
 
+use crate::support::dns::{loopback, with_hosts};
+use crate::support::http2::serving;
 use crate::support::proxy::ProxyOptions;
 use crate::support::{
     Client, OK, Origin, Proxy, Supervisor, TlsOrigin, eventually, scratch_directory,
@@ -80,6 +82,50 @@ fn first_request_after_a_restart_rides_a_connection_made_before_it() {
     assert_eq!(origin.connections(), before + 1, "\n{}", new.log());
     let how = new.wait_for_access_line(|_| true).get("conn").to_owned();
     assert!(how == "reused" || how == "lent", "{how}");
+}
+
+#[test]
+fn one_http2_connection_is_made_for_all_shards_before_their_first_requests() {
+    let path = place("http2");
+    let origin = serving(|conn, request| conn.answer(request.stream, b"ok"));
+    let old = options(&path).flag("--cores", "4").start();
+    for _ in 0..3 {
+        get(&old, &origin.host());
+    }
+    end(old);
+    let text = expect_whole(&path);
+    assert!(text.contains(" speaks=h2 "), "{text}");
+    let before = origin.connections();
+    let new = options(&path).flag("--cores", "4").flag("--access-log-format", "json+").start();
+    // The start waits for it.
+    assert_eq!(origin.connections(), before + 1);
+    for _ in 0..12 {
+        get(&new, &origin.host());
+    }
+    eventually("12 lines", || new.access_log_lines().len() == 12);
+    let lines = new.access_log_lines();
+    assert!(lines.iter().all(|line| line.get("conn") != "new"), "{}", new.log());
+}
+
+#[test]
+fn addresses_of_the_fixed_upstream_share_what_it_needed() {
+    let path = place("fixed");
+    let hosts = "127.0.0.1 known.test\n127.0.0.4 known.test\n";
+    let Some(fixed) = with_hosts("fixed-before", hosts) else { return };
+    let first = Origin::answering(OK);
+    let port = first.addr().port();
+    let second = Origin::answering_at((loopback(4), port).into(), OK);
+    let elsewhere = Origin::answering(OK);
+    let now = unix_now();
+    let text = format!(
+        "chocon-uring-state 1\nsaved={now}\nhttp://known.test:{port} needs=4 seen={now}\n{}\nend 2\n",
+        line(&elsewhere, "2", "")
+    );
+    fs::write(&path, text).expect("a state file");
+    let fixed = fixed.flag("--state-file", path.to_str().expect("UTF-8"));
+    let _proxy = fixed.flag("--upstream", &format!("http://known.test:{port}")).start();
+    eventually("two connections each", || (first.connections(), second.connections()) == (2, 2));
+    assert_eq!(elsewhere.connections(), 0);
 }
 
 #[test]
