@@ -29,7 +29,7 @@ use crate::{
         blocks::Outgoing,
         watch::{Cut, Deadline},
     },
-    upstream::{InFlight, Lease, Origin, Upstream},
+    upstream::{InFlight, Lease, Origin, Upstream, Wants},
 };
 use asked::{Asked, Goes};
 use respond::{Responded, respond};
@@ -157,9 +157,15 @@ async fn forward(
     let mut _in_flight = InFlight::of(origin);
     loop {
         ends.progress.begin_attempt();
+        let wants = match again {
+            Again::Is => Wants::Fresh,
+            // By the same rule as below.
+            Again::MayBe if decoder.is_complete() && asked.is_idempotent => Wants::Any,
+            Again::MayBe => Wants::Safe,
+        };
         let lease = match at_hand.take() {
-            Some(lease) => lease,
-            None => upstream.lease(origin, ends.watch, again == Again::Is).await?,
+            Some(lease) => lease.for_one_that(wants),
+            None => upstream.lease(origin, ends.watch, wants).await?,
         };
         _in_flight = lease.count();
         if ends.shard.config.access_log_format == LogFormat::JsonPlus {

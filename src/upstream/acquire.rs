@@ -11,7 +11,7 @@ use super::{
 use crate::{
     error::{Cause, Error, Party, Phase},
     limits::LEND_WITHIN_MIN,
-    observe::latency::Acquired,
+    observe::latency::{Acquired, Cost},
     shard::{self, watch::Watch},
 };
 use std::{
@@ -48,6 +48,10 @@ pub struct Waiter {
     state: RefCell<State>,
     /// What other shards know of it.
     wish: OnceCell<Arc<Wish>>,
+    /// Shards that may be asked when those that were have nothing.
+    later: RefCell<Vec<usize>>,
+    /// Its request must not be sent twice.
+    safe: Cell<bool>,
     /// None of them has an idle connection.
     hopeless: Cell<bool>,
     /// Wakes the request.
@@ -100,6 +104,23 @@ impl Waiter {
 
     pub fn wished(&self, wish: &Arc<Wish>) -> bool {
         self.wish.get().is_some_and(|own| Arc::ptr_eq(own, wish))
+    }
+
+    /// Only a connection will do that the origin does not close now.
+    pub fn wants_safe(&self) -> bool {
+        self.safe.get()
+    }
+
+    /// In the order in which they are to be asked.
+    pub fn may_ask_later(&self, shards: Vec<usize>) {
+        *self.later.borrow_mut() = shards;
+    }
+
+    /// Whom to ask now that those before had nothing, at most `max`.
+    pub fn ask_next(&self, max: usize) -> Vec<usize> {
+        let mut later = self.later.borrow_mut();
+        let next = later.len().min(max);
+        later.drain(..next).collect()
     }
 
     /// None of the shards that were asked has an idle connection.
@@ -237,6 +258,28 @@ impl Upstream {
         let home = self.other_home(origin, connection.ip());
         let origin = home.unwrap_or_else(|| origin.clone());
         Ok(Lease { connection, acquired, cost, idle_ms: 0, origin })
+    }
+
+    /// Gives a connection for a request that must not be sent twice: one of another shard that the origin does not close now,
+    /// or one that comes free here. None: there is none in time. Cancel-safe.
+    pub(super) async fn borrow_safe(&self, origin: &Rc<Origin>, watch: &Watch) -> Option<Lease> {
+        let begun = Instant::now();
+        let line = InLine { upstream: self, origin, waiter: Rc::default() };
+        let waiter = &line.waiter;
+        waiter.safe.set(true);
+        if !self.ask_others(origin, waiter) {
+            return None;
+        }
+        origin.waiting.borrow_mut().push_back(Waiting::Here(waiter.clone()));
+        let answered =
+            monoio::time::timeout(self.lend_within(origin), waiter.answered_or_hopeless());
+        let answer = watch.unless_cut(answered).await?.ok()??;
+        // Nothing is dialled that could fail.
+        let (connection, acquired) = answer.ok()?;
+        let cost = Cost { wait: begun.elapsed(), ..Cost::default() };
+        let home = self.other_home(origin, connection.ip());
+        let origin = home.unwrap_or_else(|| origin.clone());
+        Some(Lease { connection, acquired, cost, idle_ms: 0, origin })
     }
 
     /// Gives other shards a moment to lend a connection. None: they have none, or do not answer.

@@ -49,6 +49,11 @@ impl Claim {
         self.state.load(Acquire) == OPEN
     }
 
+    /// So many more are going to be asked, after all before have said no.
+    pub fn hope_for(&self, more: usize) {
+        self.hopes.fetch_add(more, AcqRel);
+    }
+
     /// One of those asked has nothing to send now. Returns whether all have said so.
     pub fn decline(&self) -> bool {
         self.hopes.fetch_sub(1, AcqRel) == 1

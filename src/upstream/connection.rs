@@ -5,6 +5,7 @@
 use super::{
     addresses::AddressUse,
     line::Permit,
+    pool::Kind,
     table::Held,
     tls::{NotSent, Parked, Protocol, Session},
 };
@@ -16,7 +17,15 @@ use crate::{
         sys::{Direction, Peek, SendError, Socket},
     },
 };
-use std::{cell::Cell, io, net::IpAddr, ops::Range, os::fd::OwnedFd, rc::Rc, time::Instant};
+use std::{
+    cell::Cell,
+    io,
+    net::IpAddr,
+    ops::Range,
+    os::fd::OwnedFd,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 /// An established connection. Dropping it closes it.
 pub struct Connection {
@@ -26,9 +35,13 @@ pub struct Connection {
     pub address: AddressUse,
     /// What other shards see of it; None if the origin is not among those they know of.
     held: Option<Held>,
-    /// Held for its drop, as is the next: a permit under `--max-conns-per-host`.
-    permit: Option<Permit>,
-    /// The shard counts its open connections.
+    /// Held for its drop: a permit under `--max-conns-per-host`, which few have.
+    permit: Option<Box<Permit>>,
+    /// It carried a request: origins may let such ones live for another time.
+    is_used: bool,
+    /// Since when it had been idle when another shard lent it.
+    lent_since: Option<Instant>,
+    /// Held for its drop: the shard counts its open connections.
     _open: OpenCount,
 }
 
@@ -37,7 +50,8 @@ pub struct Transfer {
     fd: OwnedFd,
     session: Option<Parked>,
     held: Option<Held>,
-    permit: Option<Permit>,
+    permit: Option<Box<Permit>>,
+    is_used: bool,
     pub ip: IpAddr,
     /// Since when it is idle.
     pub since: Instant,
@@ -51,12 +65,21 @@ impl Connection {
         held: Option<Held>,
         open: OpenCount,
     ) -> Self {
-        Self { socket, session: session.map(Box::new), address, held, permit: None, _open: open }
+        Self {
+            socket,
+            session: session.map(Box::new),
+            address,
+            held,
+            permit: None,
+            is_used: false,
+            lent_since: None,
+            _open: open,
+        }
     }
 
     /// Counts it among those that `--max-conns-per-host` allows.
     pub fn with_permit(self, permit: Option<Permit>) -> Self {
-        Self { permit, ..self }
+        Self { permit: permit.map(Box::new), ..self }
     }
 
     /// Takes an idle connection, that was found usable just now, out of this shard. It comes back if it is not at rest, or
@@ -72,6 +95,7 @@ impl Connection {
             session: self.session.take().map(|session| session.park()),
             held: self.held.as_ref().map(|held| held.moved_to(shard)),
             permit: self.permit.take(),
+            is_used: self.is_used,
             ip: self.address.address().ip,
             since,
         })
@@ -79,10 +103,25 @@ impl Connection {
 
     /// Takes a connection into this shard. Errors: the runtime refuses the descriptor; it is closed.
     pub fn arrive(transfer: Transfer, open: OpenCount, address: AddressUse) -> io::Result<Self> {
-        let Transfer { fd, session, held, permit, .. } = transfer;
+        let Transfer { fd, session, held, permit, is_used, since, .. } = transfer;
         let socket = Rc::new(Socket::from_fd(fd)?);
         let connection = Self::new(socket, session.map(Parked::resume), address, held, open);
-        Ok(connection.with_permit(permit))
+        Ok(Self { permit, is_used, lent_since: Some(since), ..connection })
+    }
+
+    /// A request went over it to its clean end.
+    pub fn was_used(&mut self) {
+        (self.is_used, self.lent_since) = (true, None);
+    }
+
+    /// By which of the origin's limits it lives while it is idle.
+    pub fn kind(&self) -> Kind {
+        if self.is_used { Kind::Used } else { Kind::Fresh }
+    }
+
+    /// For how long it had been idle when another shard lent it for the request that has it now.
+    pub fn idle_when_lent(&self, now: Instant) -> Duration {
+        self.lent_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// It serves this shard alone, and is not one that other shards could ask for.

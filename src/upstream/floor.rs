@@ -18,9 +18,16 @@ mod census;
 mod keep;
 
 use super::{
-    connection::Connection, demand::Demand, dial_budget::DialBudget, idle_limit::IdleLimit,
+    connection::Connection,
+    demand::Demand,
+    dial_budget::DialBudget,
+    idle_limit::IdleLimits,
+    origins::Origin,
+    pool::{ByKind, Kind},
 };
-use crate::limits::{DEMAND_LEARNED_AFTER, FLOOR_REPLACE_AHEAD};
+use crate::limits::{
+    DEMAND_HALF_LIFE, DEMAND_LEARNED_AFTER, FLOOR_REPLACE_AHEAD, IDLE_LIMIT_LEARNED_MIN,
+};
 use std::{
     cell::{Cell, RefCell},
     time::{Duration, Instant},
@@ -47,11 +54,17 @@ pub struct Floor {
     tried: Cell<Option<Instant>>,
     /// What such a dial took last.
     dial_took: Cell<Duration>,
-    idle_limit: Cell<IdleLimit>,
+    limits: Cell<IdleLimits>,
     /// For how long an idle connection is used; None before the first sweep.
-    pub(super) usable_for: Cell<Option<Duration>>,
-    /// A connection past the limit, put apart to measure it, and since when it is idle.
-    pub(super) apart: RefCell<Option<(Connection, Instant)>>,
+    pub(super) usable_for: Cell<Option<ByKind<Duration>>>,
+    /// For how long it is used for what must not meet its close.
+    pub(super) safe_for: Cell<ByKind<Duration>>,
+    /// When such a request came last.
+    careful: Cell<Option<Instant>>,
+    /// When idle connections were last looked at for their end.
+    pub(super) looked: Cell<Instant>,
+    /// A connection of each kind past its limit, put apart to measure it, and since when it is idle.
+    pub(super) apart: RefCell<ByKind<Option<(Connection, Instant)>>>,
 }
 
 impl Floor {
@@ -68,8 +81,11 @@ impl Floor {
             dialling: Cell::new(0),
             tried: Cell::new(None),
             dial_took: Cell::new(Duration::ZERO),
-            idle_limit: Cell::default(),
+            limits: Cell::default(),
             usable_for: Cell::new(None),
+            safe_for: Cell::new(ByKind::both(IDLE_LIMIT_LEARNED_MIN)),
+            careful: Cell::new(None),
+            looked: Cell::new(now),
             apart: RefCell::default(),
         }
     }
@@ -95,23 +111,19 @@ impl Floor {
         self.peak.set(self.peak.get().max(in_flight.max(1)));
     }
 
-    /// The origin closed a connection that was idle for so long.
-    pub fn saw_end(&self, idle: Duration, now: Instant) {
-        self.learn(|limit| limit.saw_end(idle, now));
+    /// A request comes that must not be sent twice.
+    pub fn note_careful(&self, now: Instant) {
+        self.careful.set(Some(now));
     }
 
-    pub fn told_idle_timeout(&self, seconds: u64, now: Instant) {
-        self.learn(|limit| limit.told(seconds, now));
+    /// Whether such requests came of late.
+    fn is_careful(&self, now: Instant) -> bool {
+        let is_recent = |at| now.saturating_duration_since(at) < DEMAND_HALF_LIFE;
+        self.careful.get().is_some_and(is_recent)
     }
 
-    pub(super) fn idle_limit(&self) -> IdleLimit {
-        self.idle_limit.get()
-    }
-
-    pub(super) fn learn(&self, learn: impl FnOnce(&mut IdleLimit)) {
-        let mut limit = self.idle_limit.get();
-        learn(&mut limit);
-        self.idle_limit.set(limit);
+    pub(super) fn limits(&self) -> IdleLimits {
+        self.limits.get()
     }
 
     /// What this shard's requests need, by recent peaks.
@@ -132,7 +144,7 @@ impl Floor {
             needs: if demand.size(now) > 0 { demand.left(now) } else { 0.0 },
             uses: demand.uses(),
             open: self.open.get().size(now),
-            idle_limit: self.idle_limit.get().known(),
+            idle_limit: self.limits.get().known(),
         }
     }
 
@@ -142,14 +154,57 @@ impl Floor {
         self.open.set(Demand::recalled(needs, 0, now));
     }
 
-    pub(super) fn recall_limit(&self, limit: Duration) {
-        self.idle_limit.set(IdleLimit::recalled(limit));
+    /// How old a connection is when it has to be replaced, where a new one costs `dial`; never so young that its
+    /// replacement would be too old at once.
+    pub(super) fn aged(&self, usable_for: Duration, dial: Duration) -> Duration {
+        // Twice, for the dial may be slower than the last.
+        let ahead = FLOOR_REPLACE_AHEAD + 2 * dial.max(self.dial_took.get());
+        usable_for - ahead.min(usable_for / 2)
+    }
+}
+
+impl Origin {
+    /// Takes in what was seen of the origin's idle limits; other shards hear of it.
+    pub(super) fn learn(&self, learn: impl Fn(&mut IdleLimits)) {
+        let floor = &self.floor;
+        let mut limits = floor.limits.get();
+        learn(&mut limits);
+        // What is known already must not cost a look at the table: it may be told with each response.
+        if limits == floor.limits.get() {
+            return;
+        }
+        if let Some(seat) = &self.seat {
+            // Others may have learned more meanwhile.
+            self.hear();
+            limits = floor.limits.get();
+            learn(&mut limits);
+            seat.place.tell_limits(limits.to_words(seat.place.epoch()));
+        }
+        floor.limits.set(limits);
     }
 
-    /// How long before its end a connection is replaced; never so long that a new one would be too old at once.
-    pub(super) fn replace_ahead(&self, usable_for: Duration) -> Duration {
-        // Twice, for the dial may be slower than the last.
-        (FLOOR_REPLACE_AHEAD + 2 * self.dial_took.get()).min(usable_for / 2)
+    /// Takes in what other shards know of the origin's idle limits.
+    pub(super) fn hear(&self) {
+        let Some(seat) = &self.seat else { return };
+        let told = IdleLimits::from_words(seat.place.limits(), seat.place.epoch());
+        if !told.is_nothing() {
+            self.floor.limits.set(told);
+        }
+    }
+
+    /// What was known before a restart, unless more is known by now.
+    pub(super) fn recall_limit(&self, limit: Duration) {
+        self.hear();
+        self.learn(|limits| {
+            if limits.is_nothing() {
+                *limits = IdleLimits::recalled(limit);
+            }
+        });
+    }
+
+    /// The origin closed a connection that was idle for `idle` at least.
+    pub(super) fn saw_end(&self, kind: Kind, idle: Duration, now: Instant) {
+        self.learn(|limits| limits.saw_end(kind, idle, now));
     }
 }
 
@@ -169,9 +224,11 @@ mod tests {
 
     #[test]
     fn a_replacement_comes_no_earlier_than_half_of_a_connections_time() {
+        let ms = Duration::from_millis;
         let floor = Floor::new(Instant::now());
-        floor.dial_took.set(Duration::from_millis(450));
-        assert_eq!(floor.replace_ahead(Duration::from_secs(50)), Duration::from_millis(1150));
-        assert_eq!(floor.replace_ahead(Duration::from_millis(750)), Duration::from_millis(375));
+        assert_eq!(floor.aged(ms(50_000), ms(450)), ms(48_850));
+        assert_eq!(floor.aged(ms(750), ms(450)), ms(375));
+        floor.dial_took.set(ms(900));
+        assert_eq!(floor.aged(ms(50_000), ms(450)), ms(47_950), "the last dial took longer");
     }
 }

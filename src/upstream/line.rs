@@ -241,7 +241,8 @@ impl Upstream {
         for origin in origins {
             let now = Instant::now();
             while permits.has_line()
-                && let Some((connection, since)) = self.take_idle(&origin, now)
+                && let Some((connection, since)) =
+                    self.take_idle(&origin, now, self.usable_for(&origin))
             {
                 if let Some(kept) = self.hand_on(&origin, connection, since) {
                     self.put_idle(&origin, kept, since);

@@ -64,6 +64,7 @@ pub use origins::{Destination, Origin};
 use origins::{Key, Origins, Seat};
 use own::Own;
 use policy::Policy;
+use pool::ByKind;
 use slab::Slab;
 use state::State;
 use std::{
@@ -108,6 +109,17 @@ pub struct Upstream {
     is_under_pressure: Cell<bool>,
 }
 
+/// For what a request needs its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// It can be sent again if the origin just closes the connection.
+    Any,
+    /// It must not be sent twice: rather one that the origin does not close now.
+    Safe,
+    /// It is sent again: only one that is made for it.
+    Fresh,
+}
+
 /// Histograms copied without a pause: 2 µs each (PERF.md).
 const SNAPSHOTS_AT_ONCE: usize = 16;
 
@@ -148,6 +160,14 @@ impl Lease {
         key.via.as_deref().filter(|_| key.scheme == Scheme::Http)
     }
 
+    /// It was had before it was known what for.
+    pub fn for_one_that(self, wants: Wants) -> Self {
+        if wants == Wants::Safe {
+            self.origin.floor.note_careful(Instant::now());
+        }
+        self
+    }
+
     /// Counts the request for the origin that its connection leads to.
     pub fn count(&self) -> InFlight {
         InFlight::of(&self.origin)
@@ -155,19 +175,24 @@ impl Lease {
 
     /// The connection turned out to have been closed by the origin while it was idle.
     pub fn was_given_up(&self, now: Instant) {
-        if self.acquired == Acquired::Reused {
-            self.origin.floor.saw_end(Duration::from_millis(self.idle_ms.into()), now);
-        }
+        let idle = match self.acquired {
+            Acquired::Reused => Duration::from_millis(self.idle_ms.into()),
+            Acquired::Lent => self.connection.idle_when_lent(now),
+            Acquired::Waited | Acquired::New => return,
+        };
+        self.origin.saw_end(self.connection.kind(), idle, now);
     }
 
     /// What a response said about how long its connection may be idle, in seconds.
     pub fn told_idle_timeout(&self, seconds: u64) {
-        self.origin.floor.told_idle_timeout(seconds, Instant::now());
+        let now = Instant::now();
+        self.origin.learn(|limits| limits.told(seconds, now));
     }
 
     /// Gives the connection back after a clean end: the response ended by its framing, the origin lets it persist, the
     /// request was sent whole, and no byte too many came.
-    pub fn finish(self, upstream: &Upstream, now: Instant) {
+    pub fn finish(mut self, upstream: &Upstream, now: Instant) {
+        self.connection.was_used();
         if self.connection.is_clean() {
             upstream.keep(&self.origin, self.connection, now);
         }
@@ -257,8 +282,8 @@ impl Upstream {
         Key { scheme, name, port, at: None, via }
     }
 
-    /// Gives a connection to `origin`: idle, or else the first that is lent, comes free or is made. With `fresh` (after a
-    /// connection turned out to be dead) one that is made for this request.
+    /// Gives a connection to `origin` that is good for what `wants` says: idle, or else the first that is lent, comes free or
+    /// is made.
     ///
     /// Where an idle one is at hand nothing is touched that other shards use; builds for tests hold that.
     ///
@@ -268,19 +293,36 @@ impl Upstream {
         &self,
         origin: &Rc<Origin>,
         watch: &Watch,
-        fresh: bool,
+        wants: Wants,
     ) -> Result<Lease, Error> {
         let now = Instant::now();
         origin.used.set(now);
         origin.floor.note_request(origin.in_flight.get());
-        if !fresh && let Some((connection, since)) = self.take_idle(origin, now) {
-            let (acquired, cost) = (Acquired::Reused, Cost::default());
+        let mut cost = Cost::default();
+        let idle = match wants {
+            Wants::Any => self.take_idle(origin, now, self.usable_for(origin)),
+            Wants::Safe => {
+                origin.floor.note_careful(now);
+                let safe = self.take_idle(origin, now, self.safe_for(origin));
+                if safe.is_none() && self.may_borrow_safe(origin) {
+                    if let Some(lease) = Box::pin(self.borrow_safe(origin, watch)).await {
+                        return Ok(lease);
+                    }
+                    cost.wait = now.elapsed();
+                }
+                // One that may be about to be closed is as good as any other proxy's.
+                safe.or_else(|| self.take_idle(origin, Instant::now(), self.usable_for(origin)))
+            }
+            Wants::Fresh => None,
+        };
+        if let Some((connection, since)) = idle {
             let idle_ms = now.saturating_duration_since(since).as_millis();
             let idle_ms = u32::try_from(idle_ms).unwrap_or(u32::MAX);
+            let acquired = Acquired::Reused;
             return Ok(Lease { connection, acquired, cost, idle_ms, origin: origin.clone() });
         }
         // On the heap: a wait's state is large, and requests that wait for an answer should not carry it.
-        Box::pin(self.acquire(origin, watch, fresh)).await
+        Box::pin(self.acquire(origin, watch, wants == Wants::Fresh)).await
     }
 
     /// Takes a connection between requests, idle since `since`: for one that waits in line, else idle.
@@ -307,7 +349,8 @@ impl Upstream {
             return;
         }
         let shared = table::accesses();
-        match origin.idle.borrow_mut().put(connection, since, self.idle_max(origin)) {
+        let kind = connection.kind();
+        match origin.idle.borrow_mut().put(connection, kind, since, self.idle_max(origin)) {
             Some(oldest) => oldest.retire(),
             None => {
                 debug_assert_eq!(shared, table::accesses(), "a hit used the shared table");
@@ -316,19 +359,25 @@ impl Upstream {
         }
     }
 
-    /// The idle connection that was used last, and since when it is idle.
-    fn take_idle(&self, origin: &Origin, now: Instant) -> Option<(Connection, Instant)> {
+    /// The idle connection that was used last, if it is younger than its kind may be, and since when it is idle.
+    fn take_idle(
+        &self,
+        origin: &Origin,
+        now: Instant,
+        within: ByKind<Duration>,
+    ) -> Option<(Connection, Instant)> {
         loop {
             // A dead one is not counted any more once it is dropped; that is no part of a hit.
             let shared = table::accesses();
-            let usable_for = self.usable_for(origin);
-            let (connection, since) = origin.idle.borrow_mut().take(now, usable_for)?;
+            let (connection, since) = origin.idle.borrow_mut().take(now, within)?;
             self.idle.set(self.idle.get() - 1);
             if connection.is_usable() {
                 debug_assert_eq!(shared, table::accesses(), "a hit used the shared table");
                 return Some((connection, since));
             }
-            origin.floor.saw_end(now.saturating_duration_since(since), now);
+            // It ended after it was last looked at.
+            let seen = origin.floor.looked.get().max(since);
+            origin.saw_end(connection.kind(), seen.saturating_duration_since(since), now);
         }
     }
 

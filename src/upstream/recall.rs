@@ -102,7 +102,7 @@ impl Upstream {
         let Some(state) = self.recalled.get() else { return };
         let Some(known) = state.0.get(&at(origin)) else { return };
         if let Some(limit) = known.idle_limit {
-            origin.floor.recall_limit(limit);
+            origin.recall_limit(limit);
         }
         if origin.speaks.get() == Speaks::Unknown {
             match known.speaks {

@@ -15,13 +15,18 @@ use super::atomic::{
     AtomicU32, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 pub struct Table {
     slots: Box<[Slot]>,
     /// A row for each slot, a cell in it for each shard.
     cells: Box<[Cell]>,
     shards: usize,
+    /// What times in it count from.
+    epoch: Instant,
 }
 
 #[derive(Default)]
@@ -32,6 +37,8 @@ struct Slot {
     dial_us: AtomicU32,
     /// What the origin was last heard to speak; 0: not known.
     speaks: AtomicU32,
+    /// What is known of the origin's idle limits; all 0: nothing.
+    limits: [AtomicU64; 4],
 }
 
 #[derive(Default)]
@@ -43,6 +50,8 @@ struct Cell {
     uses: AtomicU32,
     /// HTTP/2 connections that take requests. They are no part of `open`, as none of them is ever lent.
     multiplexed: AtomicU32,
+    fresh: AtomicU32,
+    careful: AtomicU32,
 }
 
 /// What a shard has of an origin.
@@ -66,6 +75,10 @@ pub struct Told {
     pub needed: u32,
     /// Requests from which that follows, up to as many as count.
     pub uses: u32,
+    /// Idle connections that never carried a request, but those to be retired soon.
+    pub fresh: u32,
+    /// 1: requests that must not be sent twice came of late.
+    pub careful: u32,
 }
 
 /// More than all descriptors of a process and all origins of all shards.
@@ -81,6 +94,7 @@ impl Table {
             slots: (0..slots).map(|_| Slot::default()).collect(),
             cells: (0..slots * shards).map(|_| Cell::default()).collect(),
             shards,
+            epoch: Instant::now(),
         })
     }
 
@@ -113,6 +127,7 @@ impl Table {
         if claimed {
             self.slots[slot].dial_us.store(0, Relaxed);
             self.slots[slot].speaks.store(0, Relaxed);
+            self.slots[slot].limits.iter().for_each(|word| word.store(0, Relaxed));
         }
         claimed
     }
@@ -158,6 +173,8 @@ impl Place {
         cell.aging.store(told.aging, Release);
         cell.needed.store(told.needed, Release);
         cell.uses.store(told.uses, Release);
+        cell.fresh.store(told.fresh, Release);
+        cell.careful.store(told.careful, Release);
     }
 
     /// What each shard has.
@@ -170,6 +187,8 @@ impl Place {
                 aging: cell.aging.load(Acquire),
                 needed: cell.needed.load(Acquire),
                 uses: cell.uses.load(Acquire),
+                fresh: cell.fresh.load(Acquire),
+                careful: cell.careful.load(Acquire),
             };
             Counts { shard, open: cell.open.load(Acquire), told }
         })
@@ -202,6 +221,24 @@ impl Place {
     pub fn tell_speaks(&self, number: u32) {
         count_access();
         self.table.slots[self.slot].speaks.store(number, Release);
+    }
+
+    /// What was told last of the origin's idle limits, in the form of those who tell it.
+    pub fn limits(&self) -> [u64; 4] {
+        count_access();
+        self.table.slots[self.slot].limits.each_ref().map(|word| word.load(Acquire))
+    }
+
+    /// Of two shards that learn at once, one may have to learn again.
+    pub fn tell_limits(&self, words: [u64; 4]) {
+        count_access();
+        let limits = self.table.slots[self.slot].limits.iter();
+        limits.zip(words).for_each(|(word, told)| word.store(told, Release));
+    }
+
+    /// What times in the table count from.
+    pub fn epoch(&self) -> Instant {
+        self.table.epoch
     }
 
     /// Takes down what a new connection took.

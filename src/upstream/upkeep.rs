@@ -2,7 +2,13 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Upstream, acquire::Waiting, connection::Connection, origins::Origin};
+use super::{
+    Upstream,
+    acquire::Waiting,
+    connection::Connection,
+    origins::Origin,
+    pool::{ByKind, Kind},
+};
 use crate::shard::sys;
 use std::{
     rc::Rc,
@@ -16,8 +22,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Upstream {
     /// For how long a connection of `origin` may be idle to be used.
-    pub(super) fn usable_for(&self, origin: &Origin) -> Duration {
-        origin.floor.usable_for.get().unwrap_or(self.shard.config.keepalive_timeout)
+    pub(super) fn usable_for(&self, origin: &Origin) -> ByKind<Duration> {
+        let unlearned = || ByKind::both(self.shard.config.keepalive_timeout);
+        origin.floor.usable_for.get().unwrap_or_else(unlearned)
+    }
+
+    /// For how long it may be idle to be used for a request that must not be sent twice. A fresh one may be older: it is
+    /// not what such requests meet the close of.
+    pub(super) fn safe_for(&self, origin: &Origin) -> ByKind<Duration> {
+        let usable_for = self.usable_for(origin);
+        ByKind { used: origin.floor.safe_for.get().used.min(usable_for.used), ..usable_for }
     }
 
     /// Closes idle connections that are too old, that their origin ended, and those to addresses that its name left; has
@@ -46,6 +60,7 @@ impl Upstream {
             if looks || is_kept {
                 self.take_ended(origin, is_kept, now);
             }
+            origin.hear();
             self.retire_old(origin, now);
             self.tell(origin, now);
             if is_needed {
@@ -77,54 +92,85 @@ impl Upstream {
             idle.take_dead(|c| spoke.next().unwrap_or(false) && !c.is_usable())
         };
         drop(idle);
-        let age = |(_, since): &(Connection, Instant)| now.saturating_duration_since(*since);
-        let shortest = ended.iter().map(age).min();
-        if let Some(shortest) = shortest {
-            origin.floor.saw_end(shortest, now);
+        // It ended after it was last looked at.
+        let unseen = now.saturating_duration_since(origin.floor.looked.replace(now));
+        let age = |since: Instant| now.saturating_duration_since(since).saturating_sub(unseen);
+        let mut shortest: ByKind<Option<Duration>> = ByKind::default();
+        for (connection, since) in &ended {
+            let shortest = shortest.of_mut(connection.kind());
+            *shortest = Some(shortest.map_or(age(*since), |other| other.min(age(*since))));
+        }
+        for kind in [Kind::Used, Kind::Fresh] {
+            if let Some(shortest) = *shortest.of(kind) {
+                origin.saw_end(kind, shortest, now);
+            }
+            if let Some(oldest) = origin.idle.borrow().oldest_age(kind, now) {
+                origin.learn(|limits| limits.saw_alive(kind, oldest, now));
+            }
         }
         if is_kept {
-            self.judge_floor(origin, shortest, now);
+            let youngest =
+                ended.iter().map(|(_, since)| now.saturating_duration_since(*since)).min();
+            self.judge_floor(origin, youngest, now);
         }
         self.retire_all(ended);
-        self.look_apart(origin, now);
+        self.look_apart(origin, unseen, now);
     }
 
     /// Retires idle connections that are too old. One that only the learned limit makes too old may be put apart.
     fn retire_old(&self, origin: &Origin, now: Instant) {
         let timeout = self.shard.config.keepalive_timeout;
-        let round_trip = origin.addresses.borrow().round_trip();
-        let limit = origin.floor.idle_limit();
-        let usable_for = limit.usable_for(round_trip, timeout);
+        let limits = origin.floor.limits();
+        let round_trip = self.round_trip(origin);
+        let usable_for = limits.usable_for(round_trip, timeout);
         origin.floor.usable_for.set(Some(usable_for));
+        origin.floor.safe_for.set(limits.safe_for(round_trip, timeout, now));
         let mut old = Vec::new();
         while let Some(expired) = origin.idle.borrow_mut().take_expired(now, usable_for) {
             old.push(expired);
         }
-        let measures = usable_for < timeout
-            && limit.wants_measuring(now)
-            && origin.floor.apart.borrow().is_none();
-        if measures && let Some((connection, since)) = old.pop() {
-            self.idle.set(self.idle.get() - 1);
-            origin.floor.learn(|limit| limit.begin_measuring(now));
-            *origin.floor.apart.borrow_mut() = Some((connection, since));
+        for kind in [Kind::Used, Kind::Fresh] {
+            let measures = *usable_for.of(kind) < timeout
+                && limits.of(kind).wants_measuring(now)
+                && origin.floor.apart.borrow().of(kind).is_none();
+            let is_of_kind = |(connection, _): &(Connection, Instant)| connection.kind() == kind;
+            if measures && let Some(at) = old.iter().rposition(is_of_kind) {
+                self.idle.set(self.idle.get() - 1);
+                origin.learn(|limits| limits.begin_measuring(kind, now));
+                *origin.floor.apart.borrow_mut().of_mut(kind) = Some(old.swap_remove(at));
+            }
         }
         self.retire_all(old);
     }
 
-    /// Looks at the connection that was put apart: its end is the origin's limit.
-    fn look_apart(&self, origin: &Origin, now: Instant) {
-        let mut apart = origin.floor.apart.borrow_mut();
-        let Some((connection, since)) = apart.take() else { return };
-        let idle = now.saturating_duration_since(since);
-        if !connection.is_usable() {
-            origin.floor.learn(|limit| limit.measured(Some(idle), now));
-        } else if idle >= self.shard.config.keepalive_timeout {
-            origin.floor.learn(|limit| limit.measured(None, now));
-        } else {
-            *apart = Some((connection, since));
-            return;
+    /// What a round trip to the origin takes, as far as is known; from what others say, where none was timed here.
+    fn round_trip(&self, origin: &Origin) -> Duration {
+        let timed = origin.addresses.borrow().round_trip();
+        match &origin.seat {
+            // A connection takes two of them at least.
+            Some(seat) if timed == Duration::ZERO => seat.place.dial_cost() / 2,
+            Some(_) | None => timed,
         }
-        connection.retire();
+    }
+
+    /// Looks at the connections that were put apart: their end is the origin's limit.
+    fn look_apart(&self, origin: &Origin, unseen: Duration, now: Instant) {
+        for kind in [Kind::Used, Kind::Fresh] {
+            let apart = origin.floor.apart.borrow_mut().of_mut(kind).take();
+            let Some((connection, since)) = apart else { continue };
+            let idle = now.saturating_duration_since(since);
+            if !connection.is_usable() {
+                let idle = idle.saturating_sub(unseen);
+                origin.learn(|limits| limits.measured(kind, Some(idle), now));
+            } else if idle >= self.shard.config.keepalive_timeout {
+                origin.learn(|limits| limits.measured(kind, None, now));
+            } else {
+                origin.learn(|limits| limits.saw_alive(kind, idle, now));
+                *origin.floor.apart.borrow_mut().of_mut(kind) = Some((connection, since));
+                continue;
+            }
+            connection.retire();
+        }
     }
 
     fn retire_all(&self, gone: Vec<(Connection, Instant)>) {

@@ -7,9 +7,17 @@ use crate::support::{Client, OK, Origin, OriginConn, Proxy, TlsOrigin, eventuall
 
 /// Answers requests, and closes a connection that is idle for `limit`.
 fn closing_after(limit: Duration) -> impl Fn(OriginConn) + Send + Sync + 'static {
+    closing_after_or_fresh_after(limit, limit)
+}
+
+/// The same, but gives a connection another time until its first request, as most servers do.
+fn closing_after_or_fresh_after(
+    limit: Duration,
+    fresh: Duration,
+) -> impl Fn(OriginConn) + Send + Sync + 'static {
     move |mut conn| {
+        let mut until = Instant::now() + fresh;
         loop {
-            let until = Instant::now() + limit;
             while !conn.has_bytes() {
                 if Instant::now() >= until {
                     return conn.close();
@@ -19,12 +27,14 @@ fn closing_after(limit: Duration) -> impl Fn(OriginConn) + Send + Sync + 'static
             if conn.try_read_request().is_none() || conn.try_send(OK).is_err() {
                 return;
             }
+            until = Instant::now() + limit;
         }
     }
 }
 
 /// One request each `every`; how each got its connection.
 fn paced(proxy: &Proxy, host: &str, method: &str, every: &[Duration]) -> Vec<String> {
+    let before = proxy.access_log_lines().len();
     for pause in every {
         let due = Instant::now() + *pause;
         let mut client = Client::connect(proxy);
@@ -33,8 +43,11 @@ fn paced(proxy: &Proxy, host: &str, method: &str, every: &[Duration]) -> Vec<Str
         drop(client);
         thread::sleep(due.saturating_duration_since(Instant::now()));
     }
-    eventually("a line for each request", || proxy.access_log_lines().len() == every.len());
-    proxy.access_log_lines().iter().map(|line| line.get("conn").to_owned()).collect()
+    eventually("a line for each request", || {
+        proxy.access_log_lines().len() == before + every.len()
+    });
+    let lines = proxy.access_log_lines();
+    lines[before..].iter().map(|line| line.get("conn").to_owned()).collect()
 }
 
 const PLUS: [&str; 2] = ["--access-log-format", "json+"];
@@ -117,4 +130,67 @@ fn limit_that_was_a_restart_is_found_out() {
     let begun = Instant::now();
     next.wait_closed_within(Duration::from_secs(8));
     assert!(begun.elapsed() >= Duration::from_millis(2900), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn second_request_is_warm_though_the_origin_closed_the_connection_of_the_first() {
+    let after = closing_after_or_fresh_after(Duration::from_secs(1), Duration::from_secs(20));
+    let origin = TlsOrigin::start(after);
+    let proxy = Proxy::start(&["--access-log-format", "json+", "--cores", "4"]);
+    let how = paced(&proxy, &origin.host(), "GET", &[Duration::from_millis(1900); 5]);
+    assert!(how[1..].iter().all(|how| how == "reused" || how == "lent"), "{how:?}");
+    // One for each request, and those that measure how long a connection may live.
+    let handshakes = origin.full_handshakes() + origin.resumed_handshakes();
+    assert!(handshakes <= 16, "{handshakes}");
+}
+
+/// POSTs each of which comes about when the origin closes the connection of the one before; nothing was learned.
+fn posts_are_warm_from_the_second_on(origin: &Origin, host: &str, cores: &str) {
+    let proxy = Proxy::start(&["--access-log-format", "json+", "--cores", cores]);
+    let close: Vec<Duration> =
+        [1000, 1002, 990, 1004, 996, 998, 1000, 940, 1030, 1006].map(Duration::from_millis).into();
+    let how = paced(&proxy, host, "POST", &close);
+    assert!(how[1..].iter().all(|how| how == "reused" || how == "lent"), "{how:?}");
+    assert_eq!(origin.drain_requests().len(), close.len(), "none is sent twice");
+}
+
+#[test]
+fn posts_that_would_meet_an_unknown_limit_go_to_a_fresh_connection() {
+    let after = closing_after_or_fresh_after(Duration::from_secs(1), Duration::from_secs(20));
+    let origin = Origin::start(after);
+    posts_are_warm_from_the_second_on(&origin, &origin.host(), "1");
+}
+
+#[test]
+fn posts_that_would_meet_an_unknown_limit_get_a_fresh_connection_of_any_shard() {
+    let after = closing_after_or_fresh_after(Duration::from_secs(1), Duration::from_secs(20));
+    let origin = TlsOrigin::start(after);
+    posts_are_warm_from_the_second_on(&origin, &origin.host(), "8");
+}
+
+#[test]
+fn limit_that_gets_shorter_is_learned_and_nothing_is_cold_after() {
+    let limit_ms = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(3000));
+    let of_now = limit_ms.clone();
+    let origin = Origin::start(move |mut conn: OriginConn| {
+        loop {
+            let idle_since = Instant::now();
+            while !conn.has_bytes() {
+                let limit = of_now.load(std::sync::atomic::Ordering::SeqCst);
+                if idle_since.elapsed() >= Duration::from_millis(limit) {
+                    return conn.close();
+                }
+                thread::sleep(Duration::from_millis(2));
+            }
+            if conn.try_read_request().is_none() || conn.try_send(OK).is_err() {
+                return;
+            }
+        }
+    });
+    let proxy = Proxy::one_shard(&PLUS);
+    let (host, second) = (origin.host(), Duration::from_secs(1));
+    paced(&proxy, &host, "GET", &[second, 4 * second, second]);
+    limit_ms.store(800, std::sync::atomic::Ordering::SeqCst);
+    let how = paced(&proxy, &host, "GET", &[Duration::from_millis(1300); 5]);
+    assert!(how[1..].iter().all(|how| how == "reused"), "{how:?}");
 }

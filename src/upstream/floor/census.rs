@@ -12,6 +12,10 @@ pub struct Census {
     pub aging: usize,
     pub needed: usize,
     pub uses: usize,
+    /// Fresh ones that are ready.
+    pub fresh: usize,
+    /// Requests that must not be sent twice came of late.
+    pub is_careful: bool,
 }
 
 impl Census {
@@ -27,6 +31,8 @@ impl Census {
             aging: sum(|counts| counts.told.aging.min(counts.open)),
             needed: sum(|counts| counts.told.needed),
             uses: sum(|counts| counts.told.uses),
+            fresh: sum(|counts| counts.told.fresh.min(counts.open)),
+            is_careful: counts.iter().any(|counts| counts.told.careful > 0),
         }
     }
 }
@@ -40,7 +46,7 @@ mod tests {
         open_needed.iter().enumerate().map(|(shard, &(open, needed))| Counts {
             shard,
             open,
-            told: Told { idle: open, aging: 0, needed, uses: 2 },
+            told: Told { idle: open, needed, uses: 2, ..Told::default() },
         })
     }
 
@@ -60,12 +66,22 @@ mod tests {
 
     #[test]
     fn a_census_sums_over_all_shards_and_a_stale_count_is_no_more_than_what_is_open() {
-        let told = |aging| Told { idle: 0, aging, needed: 1, uses: 1 };
+        let told =
+            |aging, fresh, careful| Told { idle: 0, aging, needed: 1, uses: 1, fresh, careful };
         let two = [
-            Counts { shard: 0, open: 2, told: told(1) },
-            Counts { shard: 1, open: 1, told: told(5) },
+            Counts { shard: 0, open: 2, told: told(1, 0, 0) },
+            Counts { shard: 1, open: 1, told: told(5, 3, 1) },
         ];
         let census = Census::take(two.into_iter(), 1, 0);
-        assert_eq!(census, Census { is_home: false, open: 3, aging: 2, needed: 2, uses: 2 });
+        let expected = Census {
+            is_home: false,
+            open: 3,
+            aging: 2,
+            needed: 2,
+            uses: 2,
+            fresh: 1,
+            is_careful: true,
+        };
+        assert_eq!(census, expected);
     }
 }

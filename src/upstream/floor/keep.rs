@@ -15,6 +15,7 @@ use crate::{
         dial::Dialling,
         http2::speaks::Speaks,
         origins::{Key, Origin},
+        pool::ByKind,
         table::Told,
         tls::Offer,
     },
@@ -23,6 +24,15 @@ use std::{
     rc::Rc,
     time::{Duration, Instant},
 };
+
+/// What an origin's home is to keep of it.
+struct Wanted {
+    /// Connections, in all shards.
+    ready: usize,
+    /// Those of them that never carried a request, at least.
+    fresh: usize,
+    census: Census,
+}
 
 /// A dial for a floor, from its beginning to its end.
 struct UnderWay(Rc<Origin>);
@@ -90,35 +100,44 @@ impl Upstream {
         let floor = &origin.floor;
         // At least one, so that a named origin has a home, and always the same.
         let needed = self.learned(origin, now).max(floor.keeps.get().min(1));
-        let usable_for = self.usable_for(origin);
-        let aged = usable_for.saturating_sub(floor.replace_ahead(usable_for));
+        let dial = seat.place.dial_cost();
         let idle = origin.idle.borrow();
+        let aged = self.usable_for(origin).map(|usable_for| floor.aged(*usable_for, dial));
+        let aging = idle.older_than(aged, now);
+        let fresh = idle.fresh() - aging.fresh;
         // One that is put apart serves nobody any more, though it is open.
-        let aging = idle.older_than(aged, now)
-            + usize::from(floor.apart.borrow().is_some())
+        let apart = floor.apart.borrow().map(|apart| usize::from(apart.is_some()));
+        let aging = aging.used + aging.fresh + apart.used + apart.fresh
             // Busy ones, too: they are retired with their request.
             + origin.addresses.borrow().connections_left();
-        let [idle, aging, needed] =
-            [idle.len(), aging, needed].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
-        let uses = floor.demand.get().uses().min(DEMAND_LEARNED_AFTER);
+        let [idle, aging, needed, fresh] =
+            [idle.len(), aging, needed, fresh].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        let uses = match floor.demand.get().uses() {
+            0 => 0,
+            // The connection of a single request is kept as long as any; if the origin closes it sooner it is replaced.
+            _ if now.saturating_duration_since(origin.used.get())
+                < floor.aged(self.shard.config.keepalive_timeout, dial) =>
+            {
+                DEMAND_LEARNED_AFTER
+            }
+            uses => uses.min(DEMAND_LEARNED_AFTER),
+        };
         let uses = if self.shard.config.warm_learned { uses } else { 0 };
-        seat.tell(Told { idle, aging, needed, uses });
+        let careful = u32::from(floor.is_careful(now));
+        seat.tell(Told { idle, aging, needed, uses, fresh, careful });
     }
 
-    /// How many connections to `origin` are to be ready, in all shards, with this one its home; None: another one is, or it
-    /// needs none. `learned` sums what is kept of origins that nobody named.
-    fn wanted(
-        &self,
-        origin: &Origin,
-        learned: &mut usize,
-        now: Instant,
-    ) -> Option<(usize, Census)> {
+    /// What is to be ready of `origin`, with this shard its home; None: another one is, or it needs nothing.
+    /// `learned` sums what is kept of origins that nobody named.
+    fn wanted(&self, origin: &Origin, learned: &mut usize, now: Instant) -> Option<Wanted> {
         let seat = origin.seat.as_ref()?;
         let census =
             Census::take(seat.place.counts(), self.shard.index, self.first_for(&origin.key));
         let floor = &origin.floor;
         let mut open = floor.open.get();
-        open.note(census.open, 0, now);
+        // A replacement stands beside what it replaces for a while, and a fresh one was not needed yet.
+        let used = census.open.saturating_sub(census.aging + census.fresh);
+        open.note(used, 0, now);
         floor.open.set(open);
         // Whichever shards they came to.
         let is_learned = census.uses >= DEMAND_LEARNED_AFTER as usize;
@@ -129,8 +148,12 @@ impl Upstream {
         let needed = if is_learned { census.needed } else { 0 };
         let left = (FLOOR_LEARNED_MAX / self.shards).max(1).saturating_sub(*learned);
         let needed = needed.min(open.size(now)).min(self.shard.config.keepalive_conns).min(left);
-        *learned += needed;
-        Some((needed.max(floor.named.get()), census))
+        let ready = needed.max(floor.named.get());
+        // What must not be sent twice shall not have to go where the origin may be about to close.
+        let is_unproven = floor.safe_for.get().used < self.usable_for(origin).used;
+        let fresh = usize::from(ready > 0 && census.is_careful && is_unproven && left > needed);
+        *learned += needed + fresh;
+        Some(Wanted { ready, fresh, census })
     }
 
     /// Whether what is to be ready of `origin` is, without the connections to addresses that its name left. As far as the
@@ -158,7 +181,10 @@ impl Upstream {
         if origin.key.at.is_some() && origin.addresses.borrow().current().next().is_none() {
             return;
         }
-        let Some((wanted, census)) = self.wanted(origin, learned, now) else { return };
+        let Some(Wanted { ready: wanted, fresh, census }) = self.wanted(origin, learned, now)
+        else {
+            return;
+        };
         if wanted > 0 && origin.speaks.get().may_be_http2() && origin.idle.borrow().is_empty() {
             return self.keep_stream(origin, now);
         }
@@ -174,7 +200,8 @@ impl Upstream {
             max => room.min(max.saturating_sub(census.open + under_way)),
         };
         let ready = census.open - census.aging + under_way;
-        let missing = wanted.saturating_sub(ready).min(room);
+        let fresh_missing = fresh.saturating_sub(census.fresh + under_way);
+        let missing = wanted.saturating_sub(ready).max(fresh_missing).min(room);
         let is_crowded = self.open.get() >= self.open_max * FLOOR_OPEN_PERCENT_MAX / 100;
         if missing == 0 || is_crowded {
             return;
@@ -248,7 +275,8 @@ impl Upstream {
         if shortest.is_some_and(|idle| idle < IDLE_LIMIT_LEARNED_MIN) {
             return self.floor_failed(origin, Failure::ClosedAtOnce);
         }
-        if origin.idle.borrow().older_than(IDLE_LIMIT_LEARNED_MIN, now) > 0 {
+        let lasting = origin.idle.borrow().older_than(ByKind::both(IDLE_LIMIT_LEARNED_MIN), now);
+        if lasting != ByKind::both(0) {
             self.floor_lasts(origin);
         }
     }
