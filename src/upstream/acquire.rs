@@ -381,4 +381,13 @@ mod tests {
         assert!(waiter.withdraw().is_none());
         assert!(waiter.answer(Err(refused())).is_err());
     }
+
+    #[test]
+    fn who_was_not_asked_is_asked_later_each_once() {
+        let waiter = Waiter::default();
+        waiter.may_ask_later(vec![3, 1, 2]);
+        assert_eq!(waiter.ask_next(2), [3, 1]);
+        assert_eq!(waiter.ask_next(2), [2]);
+        assert!(waiter.ask_next(2).is_empty());
+    }
 }

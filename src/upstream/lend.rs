@@ -46,6 +46,8 @@ pub enum Message {
     Permitted(Ticket, Permit),
     /// Who stands in line gets a connection.
     Handed(Ticket, Key, Box<Transfer>),
+    /// An idle one that its origin's home has room for, and the sender has not.
+    Home(Key, Box<Transfer>),
     /// An origin speaks HTTP/2 and is in use.
     Warm(Key),
     /// A request asks for a place on an HTTP/2 connection to the origin.
@@ -161,7 +163,11 @@ impl Upstream {
             Message::Wanted(wish) => self.grant(wish),
             Message::Warm(key) => self.warm_up(key),
             Message::Borrow(key, end) => self.lend_stream(&key, *end),
-            Message::Lent(wish, transfer) => self.arrive(&wish, *transfer),
+            Message::Lent(wish, transfer) => {
+                let waiter = self.waiter_of(&wish);
+                self.arrive(wish.key.clone(), waiter, *transfer);
+            }
+            Message::Home(key, transfer) => self.arrive(key, None, *transfer),
             Message::Permitted(ticket, permit) => self.permitted(ticket, permit),
             Message::Handed(ticket, key, transfer) => self.handed(ticket, key, *transfer),
             Message::NothingIdle(wish) => {
@@ -223,6 +229,19 @@ impl Upstream {
         None
     }
 
+    /// Sends an idle connection that there is no room for here to the shard that keeps the floor of its origin.
+    pub(super) fn send_home(&self, origin: &Origin, connection: Connection, since: Instant) {
+        let home = self.first_for(&origin.key);
+        match connection.depart(home, since) {
+            Ok(transfer) => {
+                let message = Message::Home(origin.key.clone(), Box::new(transfer));
+                // A mailbox that is full takes none; it is closed, and the floor is made good.
+                self.neighbours.tell(home, message).ok();
+            }
+            Err(connection) => connection.retire(),
+        }
+    }
+
     fn decline(&self, wish: Arc<Wish>) {
         if wish.claim.decline() {
             let asker = wish.asker;
@@ -232,9 +251,8 @@ impl Upstream {
     }
 
     /// Takes in a connection that another shard sent: for the request that wished it, else for any other.
-    fn arrive(&self, wish: &Arc<Wish>, transfer: Transfer) {
-        let waiter = self.waiter_of(wish);
-        let origin = self.origin(wish.key.clone());
+    fn arrive(&self, key: Key, waiter: Option<Rc<Waiter>>, transfer: Transfer) {
+        let origin = self.origin(key);
         let now = Instant::now();
         let since = transfer.since;
         let open = OpenCount::take(&self.open, self.open_max).unwrap_or_else(|| {
@@ -247,6 +265,11 @@ impl Upstream {
             Ok(connection) => connection,
             Err(e) => return log::warn!("a connection from another shard cannot be used: {e}"),
         };
+        // The origin may have closed it on the way.
+        if !connection.is_usable() {
+            origin.saw_end(connection.kind(), now.saturating_duration_since(since), now);
+            return waiter.into_iter().for_each(|waiter| waiter.give_up_hope());
+        }
         self.learn_name(&origin, now);
         let answer: Answer = Ok((connection, Acquired::Lent));
         let left = match waiter {

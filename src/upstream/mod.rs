@@ -348,9 +348,12 @@ impl Upstream {
         if origin.forgotten.get() || self.idle.get() >= IDLE_PER_SHARD_MAX {
             return;
         }
-        let shared = table::accesses();
+        let (shared, max) = (table::accesses(), self.idle_max(origin));
+        if max == 0 && origin.floor.is_named() {
+            return self.send_home(origin, connection, since);
+        }
         let kind = connection.kind();
-        match origin.idle.borrow_mut().put(connection, kind, since, self.idle_max(origin)) {
+        match origin.idle.borrow_mut().put(connection, kind, since, max) {
             Some(oldest) => oldest.retire(),
             None => {
                 debug_assert_eq!(shared, table::accesses(), "a hit used the shared table");

@@ -1,5 +1,6 @@
 //! Connections that are kept ready before requests need them. The judge is the origin.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -93,7 +94,7 @@ fn named_origin_may_be_dead_at_the_start_and_is_dialled_with_pauses() {
 }
 
 /// How often an origin that ends each connection by `end` is dialled in three seconds.
-fn dials_within_3_s(end: impl Fn(std::net::TcpStream) + Send + 'static) -> usize {
+fn dials_within_3_s(scheme: &str, end: impl Fn(std::net::TcpStream) + Send + 'static) -> usize {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
     let at = listener.local_addr().expect("an address");
     let accepted = Arc::new(AtomicUsize::new(0));
@@ -104,7 +105,8 @@ fn dials_within_3_s(end: impl Fn(std::net::TcpStream) + Send + 'static) -> usize
             end(tcp);
         }
     });
-    let proxy = Proxy::one_shard(&["--warm", &format!("http://{at}=4"), "--tls-timeout", "500ms"]);
+    let proxy =
+        Proxy::one_shard(&["--warm", &format!("{scheme}://{at}=4"), "--tls-timeout", "500ms"]);
     eventually("a first dial", || accepted.load(Ordering::SeqCst) > 0);
     thread::sleep(Duration::from_secs(3));
     drop(proxy);
@@ -114,13 +116,13 @@ fn dials_within_3_s(end: impl Fn(std::net::TcpStream) + Send + 'static) -> usize
 #[test]
 fn origin_that_closes_at_once_is_dialled_less_and_less() {
     // Four at first, then one each after pauses of 1 to 1.5 s and 2 to 3 s.
-    let dials = dials_within_3_s(drop);
+    let dials = dials_within_3_s("http", drop);
     assert!((4..=7).contains(&dials), "{dials}");
 }
 
 #[test]
 fn origin_that_resets_at_once_is_dialled_less_and_less() {
-    let dials = dials_within_3_s(|tcp| {
+    let dials = dials_within_3_s("http", |tcp| {
         let socket = socket2::Socket::from(tcp);
         socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
     });
@@ -137,6 +139,41 @@ fn origin_that_never_shakes_hands_is_dialled_less_and_less() {
     // One at a time, for it may speak HTTP/2, of which one is enough.
     let dials = origin.connections();
     assert!((2..=4).contains(&dials), "{dials}");
+}
+
+#[test]
+fn origin_whose_handshakes_fail_is_dialled_less_and_less() {
+    // RFC 8446 §6.2: a fatal alert, handshake_failure.
+    const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
+    let dials = dials_within_3_s("https", |mut tcp| tcp.write_all(&ALERT).unwrap_or(()));
+    // One at a time, for it may speak HTTP/2, of which one is enough.
+    assert!((2..=4).contains(&dials), "{dials}");
+}
+
+#[test]
+fn origin_that_takes_connections_and_never_answers_costs_its_floor_and_no_more() {
+    // TCP is all that a floor in the clear needs; requests pay for the silence, not the floor.
+    let origin = Origin::scripted();
+    let proxy = Proxy::one_shard(&["--warm", &format!("{}=4", url(&origin))]);
+    eventually("the floor", || origin.connections() == 4);
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(origin.connections(), 4);
+    drop(proxy);
+}
+
+#[test]
+fn home_keeps_the_floor_and_the_others_only_what_is_left_of_the_bound() {
+    let origin = TlsOrigin::answering(OK);
+    let flags =
+        ["--cores", "4", "--keepalive-conns", "4", "--warm", &format!("{}=4", tls_url(&origin))];
+    let proxy = Proxy::start(&flags);
+    eventually("the floor", || origin.open_connections() == 4);
+    for _ in 0..40 {
+        get(&proxy, &origin.host());
+        let open = origin.open_connections();
+        assert!(open <= 4, "{open} are open");
+    }
+    assert_eq!(origin.connections(), 4, "those of other shards go home again");
 }
 
 #[test]

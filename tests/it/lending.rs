@@ -224,3 +224,51 @@ fn thousands_of_hosts_seen_once_leave_a_bounded_number_of_connections() {
     }
     assert!(origin.connections() < HOSTS + 16, "nothing was lent");
 }
+
+#[test]
+fn ten_thousand_hosts_with_floors_leave_a_bounded_number_of_connections() {
+    const HOSTS: usize = 10_000;
+    // What both shards remember (1,024 each), and what is kept ready of origins that nobody named (1,024).
+    const OPEN_MAX: usize = 3 * 1024;
+    let origin = Origin::answering_at(([0, 0, 0, 0], 0).into(), OK);
+    let proxy = Proxy::start(&["--access-log-dir", "none"]);
+    let mut client = Client::connect(&proxy);
+    let mut most = 0;
+    for n in 0..HOSTS {
+        let host = format!("127.7.{}.{}.ccnproxy:{}", n / 250, n % 250 + 1, origin.addr().port());
+        // The shard keeps a fresh one beside for what must not be sent twice.
+        client.request("POST", &host, "/", "", b"p");
+        assert_eq!(client.read_response().text(), "ok");
+        most = most.max(origin.open_connections());
+    }
+    assert!(most <= OPEN_MAX, "{most} were open");
+    eventually("forgotten origins to lose their connections", || {
+        origin.open_connections() <= OPEN_MAX
+    });
+    assert!(origin.connections() <= 2 * HOSTS, "{} connections", origin.connections());
+    assert!(proxy.resident_kib() < 320 * 1024, "{} KiB", proxy.resident_kib());
+}
+
+#[test]
+fn connection_that_ends_on_its_way_to_another_shard_serves_nobody() {
+    let (origin, proxy) = (TlsOrigin::options().away(FAR).scripted(), Proxy::start(&[]));
+    let mut clients = client_of_each_shard(&proxy);
+    let conn = idle_at_shard_0(&mut clients[0], &origin, &origin.host());
+    let lender = proxy.freeze_shard(0);
+    clients[1].request("POST", &origin.host(), "/next", "", b"p");
+    // Nobody lends in time, so it dials; what is lent now would come before that is done.
+    eventually("a dial", || origin.connections() == 2);
+    let asker = proxy.freeze_shard(1);
+    drop(lender);
+    // A shard that serves has been through its mailbox.
+    for _ in 0..2 {
+        clients[0].send("GET / HTTP/1.1\r\nHost: nowhere\r\n\r\n");
+        clients[0].read_error(400);
+    }
+    conn.close();
+    drop(asker);
+    let mut fresh = origin.accept();
+    assert_eq!(fresh.read_request().target, "/next");
+    fresh.send(OK);
+    assert_eq!(clients[1].read_response().text(), "ok");
+}

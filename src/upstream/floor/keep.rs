@@ -79,9 +79,17 @@ impl Upstream {
         self.tell(origin, Instant::now());
     }
 
-    /// Idle connections that this shard may keep of `origin`. Its home keeps all that `--warm` says.
+    /// Idle connections that this shard may keep of `origin`. Its home keeps all that `--warm` says, the others what is left
+    /// of `--keepalive-conns`: it may be nothing.
     pub(in crate::upstream) fn idle_max(&self, origin: &Origin) -> usize {
-        self.idle_per_origin_max.max(origin.floor.keeps.get())
+        let (share, named) = (self.idle_per_origin_max, origin.floor.named.get());
+        if named <= share {
+            share
+        } else if origin.floor.keeps.get() > 0 {
+            named
+        } else {
+            self.shard.config.keepalive_conns.saturating_sub(named) / (self.shards - 1).max(1)
+        }
     }
 
     /// Where the search for the home of an origin begins.
