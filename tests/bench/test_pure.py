@@ -80,15 +80,21 @@ class Flags(unittest.TestCase):
     def test_sizes_grow(self):
         sizes = [len(self.plan(*flags).cells) for flags in (["--quick"], [], ["--all"])]
         self.assertEqual(sizes, sorted(sizes))
-        self.assertEqual(len(self.plan("--all").cells), 3 * 4 * 5 + 3 * 5 + 3)
+        self.assertEqual(len(self.plan("--all").cells), 3 * 4 * 5 + 3 * 3 + 3)
 
     def test_axes_make_a_product(self):
         plan = self.plan("--origins", "http", "--bodies", "2 64k", "--connections", "1,16")
         self.assertEqual([(c.body, c.connections) for c in plan.cells], [(2, 1), (2, 16), (65536, 1), (65536, 16)])
 
+    def test_run_is_long_enough_for_what_is_under_way(self):
+        usual, bulk = (options.Cell("http", body, 1024, "off", "wrk") for body in (2, 1024 * 1024))
+        self.assertEqual((usual.seconds(1), usual.rounds(3)), (1, 3))
+        self.assertEqual((bulk.seconds(1), bulk.rounds(3)), (4, 1))
+        self.assertEqual(options.Cell("http", 2, 64, "off", "wrk").rounds(3), 6)
+
     def test_mistakes_end_with_status_2(self):
-        wrong_ones = (["--origins", "ftp"], ["--rounds", "0"], ["--peer", "x"], ["--peer-host", "x=y"], ["--budget", "-1"])
-        for flags in wrong_ones:
+        wrong_ones = ("--origins ftp", "--rounds 0", "--peer x", "--peer-host x=y", "--budget -1", "--bodies 65m")
+        for flags in map(str.split, wrong_ones):
             with self.subTest(flags), redirect_stderr(io.StringIO()), self.assertRaises(SystemExit) as ended:
                 options.parse(flags)
             self.assertEqual(ended.exception.code, 2)
@@ -123,6 +129,11 @@ class Output(unittest.TestCase):
         theirs = [cost_row("b", n, us) for n, us in enumerate((20, 20, 22))]
         self.assertEqual(summary.ratio(ours, theirs), "**0.55** (0.50–0.60)")
 
+    def test_log_is_told_as_a_change(self):
+        rows = [cost_row("a", 0, 10), {**cost_row("a", 0, 11), "log": "file"}]
+        (text,) = summary.log_tables(rows)
+        self.assertTrue(text.endswith("| 10.0 ± 0.0 | 11.0 ± 0.0 | +10% |"), text)
+
     def test_peer_that_was_not_measured_has_a_dash(self):
         self.assertEqual((summary.cost([]), summary.ratio([cost_row("a", 0, 1)], None)), ("–", "–"))
 
@@ -138,7 +149,8 @@ class Output(unittest.TestCase):
             ticks = svg.linear_ticks(highest)
             self.assertGreaterEqual(ticks[-1][0] * 1.000001, highest)
             self.assertLessEqual(len(ticks), 8)
-        self.assertEqual([value for value, _ in svg.log_ticks(30, 2000)], [10, 100, 1000, 10_000])
+        self.assertEqual([value for value, _ in svg.log_ticks(30, 900)], [20, 50, 100, 200, 500, 1000])
+        self.assertEqual([value for value, _ in svg.log_ticks(1000, 1000)], [1000, 2000])
 
     def test_publishing_changes_what_is_between_the_marks_only(self):
         with tempfile.TemporaryDirectory() as directory:

@@ -1,14 +1,15 @@
 """How long a plan takes, and as many rounds as a budget allows."""
 
 from measure import RUN_SECONDS_EXTRA, WARM_SECONDS, say
+from options import FEW_ROUNDS_MAX
 
 # Rounds beyond these tell nothing new.
 ROUNDS_MAX = 15
 SYSCALL_SECONDS_A_SIDE = 2.5
-INSTRUCTIONS_SECONDS = 150
+INSTRUCTIONS_SECONDS = 75
 MEMORY_SECONDS = 120
 # A side's start, and the look whether it pools.
-START_SECONDS = 1.5
+START_SECONDS = 0.7
 # Filling the pools for a cell.
 WARM_CELL_SECONDS = 0.25
 
@@ -25,13 +26,12 @@ def fit(bench):
 
 def seconds(bench, rounds):
     plan = bench.plan
-    few_rounds = min(rounds, plan.few_rounds)
+    few_rounds = min(rounds, FEW_ROUNDS_MAX)
     total = 0
     if "cost" in plan.sections:
-        run = plan.seconds + RUN_SECONDS_EXTRA
         for cell in plan.cells:
-            runs = rounds * (2 if cell.judged else 1)
-            total += sides(bench, cell.origin, cell.log) * (WARM_CELL_SECONDS + runs * run)
+            runs = cell.rounds(rounds) * (cell.seconds(plan.seconds) + RUN_SECONDS_EXTRA)
+            total += sides(bench, cell.origin, cell.log) * (WARM_CELL_SECONDS + runs)
         groups = {(cell.origin, cell.log) for cell in plan.cells}
         total += sum(sides(bench, *group) * START_SECONDS for group in groups)
     for scheme in plan.origins:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from accounting import cpu_ns, open_connections, rss_kib
 from load import Target, has
-from options import TYPICAL
+from options import TYPICAL, Cell
 from peers import DIRECT, Running, Stage
 from processes import CannotStart
 
@@ -85,11 +85,11 @@ class Bench:
         row = {"section": section, "peer": peer, **where}
         row["cpu_us"] = round((after - before) / 1000 / max(1, report.requests), 3)
         row["cpu_share"] = round((after - before) / 1e9 / report.seconds, 3)
-        row["requests"], row["seconds"] = report.requests, round(report.seconds, 3)
+        row["requests"], row["seconds"] = round(report.requests), round(report.seconds, 3)
         row["rate"], row["errors"] = round(report.rate), report.errors
         row["rss_kib"] = rss_kib(side.process.pid)
         row.update({f"p{p}": round(us) for p, us in report.latency_us.items()})
-        if report.bytes_each < where.get("body", 0):
+        if report.requests and report.bytes_each < where["body"]:
             self.note(f"{peer} sent {report.bytes_each:.0f} bytes a response with {where}")
             row["errors"] += report.requests
         self.rows.append(row)
@@ -97,7 +97,7 @@ class Bench:
 
 
 def target(side, body):
-    return Target(side.port, side.host, f"/{body}")
+    return Target(side.port, side.host, body)
 
 
 def bench_cost(bench):
@@ -121,9 +121,10 @@ def cost_of_cell(bench, cell, running):
     # Pools filled and handshakes made before anything counts.
     for side in running.values():
         warm(bench, cell, side)
-    for number in range(bench.plan.rounds * (2 if cell.judged else 1)):
+    seconds = cell.seconds(bench.plan.seconds)
+    for number in range(cell.rounds(bench.plan.rounds)):
         for name, side in running.items():
-            run = lambda side=side: closed(bench, cell, side, bench.plan.seconds)
+            run = lambda side=side: closed(bench, cell, side, seconds)
             bench.measured("cost", name, side, run, round=number, **where)
 
 
@@ -149,10 +150,7 @@ def check_pooling(bench, name, side, scheme):
     """One that connects anew for each request would make a table of nonsense: say so."""
     port = bench.origins.by_scheme[scheme].port
     before = open_connections(port)
-    try:
-        bench.generators.closed(bench.plan.cells[0].load, target(side, bench.plan.cells[0].body), 1, WARM_SECONDS)
-    except CannotStart as why:
-        bench.note(f"{name}, origin {scheme}: {why}")
+    warm(bench, Cell(scheme, 2, 1, "off", "wrk"), side)
     # A relay's origin connection ends with its client's: it pools nothing, and need not.
     if open_connections(port) <= before and not name.startswith("relay-"):
         bench.note(f"{name} keeps no connection to the {scheme} origin: its figures include dialling")

@@ -116,7 +116,7 @@ class OnOwnPort(Peer):
 
 class Nginx(OnOwnPort):
     name = "nginx"
-    flags = f"one worker, access_log off (or a file), upstream keepalive {POOL}, TLS 1.3, no verification"
+    flags = f"one worker, upstream keepalive {POOL}, no temporary files, access_log off (or a file), TLS 1.3 unverified"
 
     def refusal(self, scheme, log):
         if not shutil.which("nginx"):
@@ -134,7 +134,8 @@ class Nginx(OnOwnPort):
             f"server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass {scheme}://origin;\n"
             f'proxy_set_header Connection ""; proxy_set_header Host localhost:{origin.port};\n'
             "proxy_ssl_name localhost; proxy_ssl_server_name on; proxy_ssl_protocols TLSv1.3;\n"
-            "proxy_ssl_session_reuse on; proxy_ssl_verify off; } }"
+            # Else long bodies take a way over the disk.
+            "proxy_ssl_session_reuse on; proxy_ssl_verify off; proxy_max_temp_file_size 0; } }"
         )
         log = f"{stage.directory}/access.log" if stage.log else "off"
         config = nginx_config(stage.directory, 1, [server], log)
@@ -143,7 +144,7 @@ class Nginx(OnOwnPort):
 
 class HaProxy(OnOwnPort):
     name = "haproxy"
-    flags = "nbthread 1, http-reuse always, no log (or httplog to a file), TLS without verification"
+    flags = "nbthread 1, http-reuse always, no log (or httplog to a file), TLS unverified"
 
     def refusal(self, scheme, log):
         return "" if shutil.which("haproxy") else "not installed"

@@ -3,15 +3,17 @@
 import statistics
 from collections import defaultdict
 
+from load import BULK_BYTES_MIN
 from peers import DIRECT, OURS
 
 # Whose cost ours is divided by.
 REFERENCES = ("nginx", "relay-monoio")
 METHOD = """\
 CPU: growth of `schedstat` over all threads of the process and its children, user space and kernel, divided by the
-requests that the generator completed. Rounds are interleaved (A B C A B C); a figure is the median of its runs and ±
-half their range; a ratio is that of the medians, in brackets the lowest and highest of the pairs that stood in one
-round. All get the same request bytes. No errors unless a note says so."""
+requests that the generator completed (from bodies of 64 KiB on: by the bytes that it received ÷ the body's length).
+Rounds are interleaved (A B C A B C); a figure is the median of its runs and ± half their range; a ratio is that of the
+medians, in brackets the lowest and highest of the pairs that stood in one round. All get the same request bytes. No
+errors unless a note says so. The relays are the floor of a request; long bodies they copy through one small buffer."""
 RATE_METHOD = """\
 Medians. Where there are two CPUs the generator shares its own with the origin: the rate is often its limit."""
 LATENCY_METHOD = """\
@@ -27,7 +29,8 @@ def write(environment, bench):
     parts = ["\n".join(f"- {name}: {value}" for name, value in environment.items() if value)]
     cost = chosen(bench.rows, "cost")
     if cost:
-        parts += ["### CPU a request", METHOD, *cost_tables(cost), "### Rate, closed-loop latency, memory"]
+        parts += ["### CPU a request", METHOD, *cost_tables(cost), *log_tables(cost)]
+        parts += ["### Rate, closed-loop latency, memory"]
         parts += [RATE_METHOD, rate_table(cost)]
     latency = chosen(bench.rows, "latency")
     if latency:
@@ -93,6 +96,21 @@ def cost_tables(rows):
         yield f"CPU µs a request, {origin} origin:\n\n{table(header, lines)}"
 
 
+def log_tables(rows):
+    """What an access log to a file adds, where both were measured."""
+    by_cell = cells(rows)
+    lines = []
+    for (origin, body, c, log, load), by_peer in by_cell.items():
+        without = by_cell.get((origin, body, c, "off", load), {})
+        for peer, some in by_peer.items() if log == "file" else ():
+            if peer in without:
+                change = middle(some, "cpu_us") / middle(without[peer], "cpu_us") - 1
+                lines.append([origin, size(body), c, peer, cost(without[peer]), cost(some), f"{change:+.0%}"])
+    if lines:
+        header = ["origin", "body", "c", "who", "log off, CPU µs", "to a file", "change"]
+        yield f"What an access log adds:\n\n{table(header, lines)}"
+
+
 def cost(rows):
     if not rows:
         return "–"
@@ -114,7 +132,7 @@ def ratio(ours, theirs):
 
 def rate_table(rows):
     header = ["origin", "body", "c", "log", "load", "who", "requests/s", "CPU busy"]
-    header += ["p50 µs", "p99 µs", "p99.9 µs", "RSS MiB"]
+    header += ["GB a CPU second", "p50 µs", "p99 µs", "p99.9 µs", "RSS MiB"]
     lines = []
     for (origin, body, c, log, load), by_peer in cells(rows).items():
         for peer, some in by_peer.items():
@@ -122,7 +140,9 @@ def rate_table(rows):
             rss = f"{max(row['rss_kib'] for row in some) / 1024:.1f}"
             busy = f"{middle(some, 'cpu_share'):.0%}"
             rate = f"{middle(some, 'rate'):,.0f}"
-            lines.append([origin, size(body), c, log, load, peer, rate, busy, *percentiles, rss])
+            # Bytes a µs are MB a second.
+            bulk = f"{body / middle(some, 'cpu_us') / 1000:.2f}" if body >= BULK_BYTES_MIN else "–"
+            lines.append([origin, size(body), c, log, load, peer, rate, busy, bulk, *percentiles, rss])
     return table(header, lines)
 
 

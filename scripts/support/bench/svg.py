@@ -109,6 +109,9 @@ def linear_ticks(highest):
 
 
 def log_ticks(lowest, highest):
-    """Powers of ten around the two."""
+    """1, 2 and 5 times powers of ten, from the last below the two to the first above."""
     low, high = math.floor(math.log10(max(lowest, 1e-9))), math.ceil(math.log10(max(highest, 1e-9)))
-    return [(10.0**n, f"{10.0**n:,g}" if n < 6 else f"1e{n}") for n in range(low, max(high, low + 1) + 1)]
+    steps = [factor * 10.0**power for power in range(low, high + 1) for factor in (1, 2, 5)]
+    first = max(step for step in steps if step <= lowest)
+    last = min(step for step in steps if step >= highest)
+    return [(step, f"{step:,.10g}") for step in steps if first <= step <= max(last, 2 * first)]
