@@ -82,7 +82,7 @@ pub fn run(config: Config) -> i32 {
     }
     let started = inherited.and_then(|inherited| start(config, &writer, signals, inherited));
     let status = match started {
-        Ok(process) => process.run(),
+        Ok(process) => process.serve(),
         Err(why) => {
             log::error!("{why}");
             1
@@ -150,15 +150,6 @@ impl Process {
         Ok(true)
     }
 
-    /// Serves to the end.
-    fn run(&self) -> i32 {
-        let status = self.serve();
-        if let Some(state) = &self.state {
-            state.finish(STATE_WITHIN);
-        }
-        status
-    }
-
     fn serve(&self) -> i32 {
         loop {
             match self.events.recv() {
@@ -167,7 +158,11 @@ impl Process {
                     self.reopen();
                     self.state.iter().for_each(StateSaver::save);
                 }
-                Ok(Event::Signal(_)) => return self.drain(),
+                Ok(Event::Signal(_)) => {
+                    let status = self.drain();
+                    self.state.iter().for_each(|state| state.finish(STATE_WITHIN));
+                    return status;
+                }
                 Ok(Event::Shard(index, Report::Died(why))) => return died(index, &why),
                 Ok(Event::Shard(_, Report::Warm | Report::Ready | Report::Empty)) => {}
                 Err(_) => return died(0, "all threads are gone"),

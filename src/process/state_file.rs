@@ -120,9 +120,8 @@ impl StateSaver {
         self.asks.send(Ask::Last).ok();
     }
 
-    /// Waits until the last time is over, for `within` at most.
+    /// Waits until the last time, which was asked for, is over; for `within` at most.
     pub fn finish(&self, within: Duration) {
-        self.save_last();
         if self.ended.recv_timeout(within) == Err(RecvTimeoutError::Timeout) {
             log::warn!("the state file could not be saved at the end in time");
         }

@@ -401,6 +401,12 @@ mod tests {
         let kept = State::read(&many.text(NOW), NOW).unwrap();
         assert_eq!(kept.0.len(), STATE_ORIGINS_MAX);
         assert!(!kept.0.contains_key(&at("https://rare")), "the one that was used last goes");
+        let label = "x".repeat(60);
+        let longest = |n| format!("https://x{n:04}.{label}.{label}.{label}.{label}:65535");
+        let limit = Some(IDLE_LIMIT_TOLD_MAX);
+        let full = Known { idle_limit: limit, ..known(KEEPALIVE_CONNS_MAX as f64) };
+        let longest = State((0..STATE_ORIGINS_MAX).map(|n| (at(&longest(n)), full)).collect());
+        assert!((longest.text(NOW).len() as u64) < crate::limits::STATE_BYTES_MAX);
     }
 
     #[test]

@@ -48,11 +48,11 @@ impl Upstream {
         self.sweep_lines();
         let mut learned = 0;
         for origin in self.origins.borrow().by_key.values() {
-            let are_changing = origin.addresses.borrow().are_changing();
-            if looks_at_names || are_changing {
+            if looks_at_names || origin.addresses.borrow().are_unsettled() {
                 self.look_after_addresses(origin, now);
             }
-            if looks || are_changing {
+            // An address that `--upstream` left is gone at once, and found by the look.
+            if looks || origin.addresses.borrow().are_changing() {
                 self.leave_addresses(origin, now);
             }
             let is_needed = origin.floor.is_named() || self.learned(origin, now) > 0;

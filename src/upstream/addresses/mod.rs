@@ -86,10 +86,14 @@ impl Addresses {
         self.left.drain(..too_many).for_each(|address| address.gone.set(true));
     }
 
-    /// Whether an address is left, or came in that no answer has been asked about: [`Addresses::settle`] is to be called, and
-    /// the name looked at.
+    /// Whether an address came in that the answer has not been asked about.
+    pub fn are_unsettled(&self) -> bool {
+        self.is_unsettled
+    }
+
+    /// Whether an address was left of late: [`Addresses::settle`] is to be called.
     pub fn are_changing(&self) -> bool {
-        self.is_unsettled || !self.left.is_empty()
+        !self.left.is_empty()
     }
 
     /// Connections to addresses that the name left: they are to be replaced.
@@ -146,7 +150,8 @@ impl Addresses {
         }
         let stranger = Rc::new(Address::new(ip, now));
         self.known.push(stranger.clone());
-        self.is_unsettled = true;
+        // Without an answer, the first decides.
+        self.is_unsettled = self.answer.is_some();
         stranger
     }
 
@@ -247,7 +252,7 @@ mod tests {
         let now = Instant::now();
         let mut addresses = Addresses::default();
         let stranger = addresses.find(ip(1), now);
-        assert!(!addresses.are_in_use());
+        assert!(!addresses.are_in_use() && !addresses.are_unsettled());
         let _in_use = AddressUse::of(&stranger);
         assert!(!stranger.is_gone() && addresses.are_in_use());
         assert_eq!(addresses.current().count(), 0);
@@ -256,7 +261,7 @@ mod tests {
         assert!(stranger.is_left() && addresses.are_in_use());
         // The same answer decides about the next one, too.
         let late = addresses.find(ip(3), now);
-        assert!(!late.is_left() && addresses.are_changing());
+        assert!(!late.is_left() && addresses.are_unsettled());
         addresses.update(&lacks_it, now);
         assert!(late.is_left());
         assert_eq!(addresses.changes, 0);
