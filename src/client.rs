@@ -6,7 +6,7 @@ use crate::{
     limits::{CLIENT_BUFFER_BYTES, HEAD_BYTES_MAX},
     shard::{blocks::Block, sys::Socket, watch::Watched},
 };
-use std::{io, mem, net::SocketAddr, rc::Rc};
+use std::{io, mem, net::SocketAddr, rc::Rc, time::Instant};
 
 /// By which listener a client came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Client {
     pub door: Door,
     pub watch: Watched,
     pub input: Input,
+    /// When its last request ended, or it came.
+    pub idle_since: Instant,
 }
 
 /// The bytes of the current request's head, then what came behind it.

@@ -297,7 +297,7 @@ fn copy_fields<O: Out>(
 ) {
     let mut run: Range<usize> = 0..0;
     for field in fields.iter() {
-        let stays = !fields.is_hop_by_hop(&field);
+        let stays = !field.is_hop_by_hop();
         // The run before must be out before anything is written in place of this line.
         let special = field.kind != Field::Other && field.kind != Field::UserAgent;
         if stays && !special {
@@ -364,7 +364,9 @@ impl<'t> Target<'t> {
 
     /// The path without the query, for the log.
     pub fn path(&self) -> &'t str {
-        self.path_and_query.split('?').next().unwrap_or_default()
+        let end = memchr::memchr(b'?', self.path_and_query.as_bytes());
+        let path = self.path_and_query.split_at_checked(end.unwrap_or(self.path_and_query.len()));
+        path.map_or("", |(path, _query)| path)
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Progress {
     pub status: Cell<Option<u16>>,
     /// The body goes out in chunks, so that an end without the last chunk shows a cut.
     pub chunked_out: Cell<bool>,
+    /// When the response had ended; nothing is waited for behind it.
+    pub ended: Cell<Option<Instant>>,
     /// Body bytes given to the client.
     pub body_bytes: Cell<u64>,
 }

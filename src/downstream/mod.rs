@@ -34,7 +34,8 @@ pub async fn serve(
 ) {
     let socket = Rc::new(socket);
     let watch = upstream.shard.watches.watch(socket.clone());
-    let mut client = Client { socket, peer, door, watch, input: Input::default() };
+    let mut client =
+        Client { socket, peer, door, watch, input: Input::default(), idle_since: Instant::now() };
     loop {
         let next = match read_head(&upstream, &mut client).await {
             Head::Complete { bytes, started, read } => {
@@ -70,7 +71,7 @@ enum Head {
 }
 
 async fn read_head(upstream: &Upstream, client: &mut Client) -> Head {
-    let Client { socket, watch, input, .. } = client;
+    let Client { socket, watch, input, idle_since, .. } = client;
     let config = &upstream.shard.config;
     let mut end_of_head = EndOfHead::default();
     let mut started = None;
@@ -96,7 +97,7 @@ async fn read_head(upstream: &Upstream, client: &mut Client) -> Head {
                 }
             }
         } else if started.is_none() {
-            watch.set(Deadline::Idle, Some(Instant::now() + upstream.shard.idle_within()));
+            watch.set(Deadline::Idle, Some(*idle_since + upstream.shard.idle_within()));
         }
         match (input.fill(socket).await, started) {
             (Ok(1..), _) => pieces += 1,

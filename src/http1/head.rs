@@ -5,19 +5,16 @@
 
 #![forbid(unsafe_code)]
 
+pub use super::field_list::{FieldRoom, Fields, Line};
 use super::{
-    fields::{Field, told_timeout},
-    framing::{Lengths, RequestBody, ResponseBody},
+    fields::Field,
+    framing::{RequestBody, ResponseBody},
 };
 use crate::{
     error::Cause,
-    limits::{
-        CONNECTION_NAMES_MAX, EMPTY_LINES_MAX, FIELDS_MAX, HEAD_BYTES_MAX, ID_BYTES_MAX,
-        TARGET_BYTES_MAX,
-    },
+    limits::{EMPTY_LINES_MAX, HEAD_BYTES_MAX, ID_BYTES_MAX, TARGET_BYTES_MAX},
 };
 use httparse::Header;
-use std::{mem::MaybeUninit, ops::Range};
 
 pub const BARE_LF: Cause = Cause::Malformed("a line ends in LF without CR");
 const NOT_A_HEAD: Cause = Cause::Malformed("the start line or a field line is not valid HTTP/1.1");
@@ -66,151 +63,10 @@ pub fn empty_lines(bytes: &[u8]) -> Result<usize, Cause> {
     Ok(skipped)
 }
 
-/// Room for the fields of one head, on the caller's stack.
-pub struct FieldRoom<'b> {
-    headers: [MaybeUninit<Header<'b>>; FIELDS_MAX],
-}
-
-impl Default for FieldRoom<'_> {
-    fn default() -> Self {
-        Self { headers: [const { MaybeUninit::uninit() }; FIELDS_MAX] }
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     Http10,
     Http11,
-}
-
-/// A list of fields as received, with what each one is.
-pub struct Fields<'r, 'b> {
-    /// The whole head, which the fields point into.
-    pub bytes: &'b [u8],
-    headers: &'r [Header<'b>],
-    kinds: [Field; FIELDS_MAX],
-    connection: Connection<'b>,
-}
-
-/// What the `Connection` fields say.
-#[derive(Clone, Copy)]
-struct Connection<'b> {
-    close: bool,
-    keep_alive: bool,
-    names: [&'b [u8]; CONNECTION_NAMES_MAX],
-    named: usize,
-}
-
-impl<'r, 'b> Fields<'r, 'b> {
-    fn new(bytes: &'b [u8], headers: &'r [Header<'b>]) -> Result<Self, Cause> {
-        let mut kinds = [Field::Other; FIELDS_MAX];
-        let mut connection = Connection {
-            close: false,
-            keep_alive: false,
-            names: [&[]; CONNECTION_NAMES_MAX],
-            named: 0,
-        };
-        for (kind, header) in kinds.iter_mut().zip(headers) {
-            *kind = Field::named(header.name.as_bytes());
-            if *kind == Field::Connection {
-                connection.read(header.value)?;
-            }
-        }
-        Ok(Self { bytes, headers, kinds, connection })
-    }
-
-    /// Every field in order: kind, name, value, and the range of its whole line in `bytes`.
-    pub fn iter(&self) -> impl Iterator<Item = Line<'b>> + '_ {
-        let base = self.bytes.as_ptr() as usize;
-        self.headers.iter().enumerate().map(move |(i, header)| {
-            let start = header.name.as_ptr() as usize - base;
-            let end = match self.headers.get(i + 1) {
-                Some(next) => next.name.as_ptr() as usize - base,
-                None => self.bytes.len() - 2,
-            };
-            Line {
-                kind: self.kinds[i],
-                name: header.name.as_bytes(),
-                value: header.value,
-                line: start..end,
-            }
-        })
-    }
-
-    /// How long the sender says it keeps the connection when idle, in seconds.
-    pub fn idle_timeout(&self) -> Option<u64> {
-        let at = self.kinds.iter().take(self.headers.len()).position(|k| *k == Field::KeepAlive)?;
-        told_timeout(self.headers.get(at)?.value)
-    }
-
-    /// Whether a field is for the next hop only: by what it is, or because `Connection` names it. Fields that frame,
-    /// route or identify the message stay, whatever `Connection` says: naming them is an attack (RFC 9110 §7.6.1
-    /// forbids it).
-    pub fn is_hop_by_hop(&self, field: &Line<'_>) -> bool {
-        match field.kind {
-            Field::Connection | Field::HopByHop | Field::KeepAlive => true,
-            Field::Other | Field::Expect | Field::UserAgent => self.connection.names
-                [..self.connection.named]
-                .iter()
-                .any(|name| name.eq_ignore_ascii_case(field.name)),
-            Field::Host
-            | Field::ContentLength
-            | Field::TransferEncoding
-            | Field::ChoconId
-            | Field::ChoconVer => false,
-        }
-    }
-
-    fn lengths(&self) -> Result<Lengths, Cause> {
-        let mut lengths = Lengths::default();
-        for field in self.iter() {
-            match field.kind {
-                Field::ContentLength => lengths.add_content_length(field.value)?,
-                Field::TransferEncoding => lengths.add_transfer_encoding(field.value)?,
-                _ => {} // No other field says where the message ends.
-            }
-        }
-        Ok(lengths)
-    }
-
-    /// RFC 9112 §9.3: whether the connection persists after this message.
-    fn persists(&self, version: Version) -> bool {
-        !self.connection.close
-            && match version {
-                Version::Http11 => true,
-                Version::Http10 => self.connection.keep_alive,
-            }
-    }
-}
-
-impl<'b> Connection<'b> {
-    fn read(&mut self, value: &'b [u8]) -> Result<(), Cause> {
-        for token in value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
-            if token.is_empty() {
-                continue;
-            }
-            if token.eq_ignore_ascii_case(b"close") {
-                self.close = true;
-            } else if token.eq_ignore_ascii_case(b"keep-alive") {
-                self.keep_alive = true;
-            } else {
-                *self
-                    .names
-                    .get_mut(self.named)
-                    .ok_or(Cause::Malformed("Connection names too many fields"))? = token;
-                self.named += 1;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// One field line.
-pub struct Line<'b> {
-    pub kind: Field,
-    pub name: &'b [u8],
-    pub value: &'b [u8],
-    pub line: Range<usize>,
 }
 
 /// A request head that keeps RFC 9112.
@@ -245,8 +101,8 @@ impl<'r, 'b> RequestHead<'r, 'b> {
             return Err(Cause::TargetTooLong);
         }
         let version = if minor == 1 { Version::Http11 } else { Version::Http10 };
-        let fields = Fields::new(bytes, request.headers)?;
-        let body = fields.lengths()?.of_request(version)?;
+        let fields = Fields::new(bytes, request.headers, &mut room.kinds)?;
+        let body = fields.lengths.of_request(version)?;
         let mut head = Self {
             method,
             target,
@@ -264,7 +120,7 @@ impl<'r, 'b> RequestHead<'r, 'b> {
     }
 
     fn read_fields(&mut self) -> Result<(), Cause> {
-        for Line { kind, value, .. } in self.fields.iter() {
+        for (kind, Header { value, .. }) in self.fields.kinds.iter().zip(self.fields.headers) {
             match kind {
                 // RFC 9112 §3.2: more than one Host is a 400.
                 Field::Host if self.host.is_some() => {
@@ -306,7 +162,6 @@ pub struct ResponseHead<'r, 'b> {
     pub status_and_reason: &'b [u8],
     pub version: Version,
     pub fields: Fields<'r, 'b>,
-    lengths: Lengths,
     /// The origin lets the connection persist.
     pub keep_alive: bool,
 }
@@ -331,15 +186,14 @@ impl<'r, 'b> ResponseHead<'r, 'b> {
         // `HTTP/1.x` is 8 bytes; httparse has read them and the status behind them.
         let status_and_reason = bytes.get(8..line_end).ok_or(NOT_A_HEAD)?;
         let version = if minor == 1 { Version::Http11 } else { Version::Http10 };
-        let fields = Fields::new(bytes, response.headers)?;
-        let lengths = fields.lengths()?;
+        let fields = Fields::new(bytes, response.headers, &mut room.kinds)?;
         let keep_alive = fields.persists(version);
-        Ok(Self { status, status_and_reason, version, fields, lengths, keep_alive })
+        Ok(Self { status, status_and_reason, version, fields, keep_alive })
     }
 
     /// Which body follows, given the request's method. Errors: framing that two readers could read in two ways.
     pub fn body(&self, to_head_request: bool) -> Result<ResponseBody, Cause> {
-        self.lengths.of_response(self.version, self.status, to_head_request)
+        self.fields.lengths.of_response(self.version, self.status, to_head_request)
     }
 }
 

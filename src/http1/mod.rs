@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod body;
+pub mod field_list;
 pub mod fields;
 pub mod framing;
 pub mod head;

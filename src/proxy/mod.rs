@@ -102,7 +102,7 @@ pub async fn serve(
         Ok(Goes::To(to)) => Some(&*to.origin),
         Ok(Goes::Nowhere(_)) | Err(_) => None,
     };
-    entry.record(error.as_ref(), origin);
+    client.idle_since = entry.record(error.as_ref(), origin);
     next
 }
 
@@ -121,7 +121,7 @@ pub async fn refuse(
     let next = answer(&ends, &asked, &error, &mut Outgoing::new(&shard.blocks)).await;
     client.watch.end_exchange();
     let entry = Entry { shard, client, asked: &asked, head: &[], started, progress: &progress };
-    entry.record(Some(&error), None);
+    client.idle_since = entry.record(Some(&error), None);
     next
 }
 
@@ -185,7 +185,9 @@ async fn forward(
         match result {
             Ok(responded) => {
                 if responded.origin_persists && ends.progress.request_taken.get() {
-                    lease.finish(upstream, Instant::now());
+                    let now = Instant::now();
+                    ends.progress.ended.set(Some(now));
+                    lease.finish(upstream, now);
                 }
                 return Ok(responded);
             }
@@ -369,9 +371,10 @@ impl Entry<'_> {
         }
     }
 
-    fn record(&self, error: Option<&Error>, origin: Option<&Origin>) {
+    /// Returns when the request ended.
+    fn record(&self, error: Option<&Error>, origin: Option<&Origin>) -> Instant {
         let Entry { shard, client, asked, head, started, progress } = self;
-        let now = Instant::now();
+        let now = progress.ended.get().unwrap_or_else(Instant::now);
         let duration = now.saturating_duration_since(*started);
         let status = match error {
             // What the client was told before the cut stands in the response; that it went away matters more.
@@ -411,5 +414,6 @@ impl Entry<'_> {
                 party: error.party.word(),
             });
         }
+        now
     }
 }
