@@ -19,6 +19,7 @@ mod house;
 mod http2;
 mod http2_attacks;
 mod http2_borrowed;
+mod http2_bounds;
 mod http2_flow;
 mod http2_pool;
 mod idle_limit;

@@ -100,7 +100,17 @@ impl Library {
     fn turn(&mut self, shared: &Multiplexed, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         self.set_windows(shared.windows());
         self.ping(shared, cx);
+        #[cfg(debug_assertions)]
+        self.panic_if_told(shared.wire.received());
         Pin::new(&mut self.connection).poll(cx)
+    }
+
+    /// In builds for tests: panics once so many bytes have come, to show what such a panic ends.
+    #[cfg(debug_assertions)]
+    fn panic_if_told(&self, received: u64) {
+        let told = std::env::var("CHOCON_URING_HTTP2_PANIC_AT");
+        let at = told.ok().and_then(|bytes| bytes.parse().ok()).unwrap_or(u64::MAX);
+        assert!(received < at, "told to panic");
     }
 
     fn set_windows(&mut self, wanted: Windows) {

@@ -33,6 +33,7 @@ pub struct Proxy {
     stderr: Lines,
     stdout: Lines,
     may_exit: bool,
+    may_panic: bool,
 }
 
 /// A proxy to be: flags, environment and limits.
@@ -128,6 +129,13 @@ impl Proxy {
         assert_eq!(result, 0, "signal {signal} to the proxy");
     }
 
+    /// Waits for a panic that the case provokes. Any other case fails by one.
+    #[track_caller]
+    pub fn expect_panic(&mut self) {
+        self.wait_for_log("panicked");
+        self.may_panic = true;
+    }
+
     /// The exit status, within the deadline.
     #[track_caller]
     pub fn wait_exit(&mut self) -> ExitStatus {
@@ -204,7 +212,7 @@ impl Drop for Proxy {
             eprintln!("--- log of the proxy\n{log}--- end of the log");
             return;
         }
-        assert!(!log.contains("panicked"), "the proxy panicked:\n{log}");
+        assert!(self.may_panic || !log.contains("panicked"), "the proxy panicked:\n{log}");
         if let Some(status) = exited.filter(|_| !self.may_exit) {
             panic!("the proxy ended by itself ({status}):\n{log}");
         }
@@ -297,7 +305,7 @@ impl ProxyOptions {
             .and_then(|(_, rest)| rest.split_whitespace().next())
             .and_then(|addr| addr.parse().ok())
             .unwrap_or_else(|| panic!("no address in {line:?}"));
-        Proxy { child, addr, stderr, stdout, may_exit: false }
+        Proxy { child, addr, stderr, stdout, may_exit: false, may_panic: false }
     }
 
     /// Runs to the end without ever listening: status, stdout, stderr.
