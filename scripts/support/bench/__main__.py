@@ -7,7 +7,6 @@ standard error the progress.
 import os
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -75,15 +74,25 @@ def run(given, plan, processes, directory):
     }
     started = time.monotonic()
     texts = []
+    failed = False
     for name in plan.sections:
-        if name in SECTIONS:
-            SECTIONS[name](bench)
-        elif name in TEXTS:
-            texts += TEXTS[name](bench)
-        else:
-            texts += memory(given)
+        # What was measured before is worth keeping, whatever goes wrong in a later section.
+        try:
+            texts += section(name, given, bench) or []
+        except Exception as why:  # pylint: disable=broad-exception-caught
+            failed = True
+            bench.note(f"section {name} failed: {type(why).__name__}: {why}")
     say(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
     finish(given, bench, described, texts)
+    if failed:
+        raise SystemExit(1)
+
+
+def section(name, given, bench):
+    """Runs one; Markdown if it makes its own."""
+    if name in SECTIONS:
+        return SECTIONS[name](bench)
+    return TEXTS[name](bench) if name in TEXTS else memory(given, bench)
 
 
 def gate(given, bench):
@@ -106,7 +115,8 @@ def finish(given, bench, described, texts):
     print("\n\n".join(parts))
     say(f"written: {os.path.relpath(folder)}")
     if given.publish:
-        run_folder.publish(f"{ROOT}/PERF.md", folder, parts, drawn)
+        short = [*summary.write(described, bench, brief=True), *texts, *summary.notes(bench)]
+        run_folder.publish(f"{ROOT}/PERF.md", folder, short, drawn)
 
 
 def chosen_peers(given):
@@ -136,15 +146,12 @@ def leave_out_missing(bench):
         plan.sections = [name for name in plan.sections if name != "cost"]
 
 
-def memory(given):
+def memory(given, bench):
     """Another program's part: it prints Markdown."""
     path = next(p for p in (f"{ROOT}/scripts/support/bench_memory.{e}" for e in ("sh", "py")) if os.path.exists(p))
     command = [path, *(["--clients", str(given.clients)] if given.clients else [])]
     say("memory")
-    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=MEMORY_SECONDS_MAX, check=False)
-    if run.returncode != 0:
-        say(f"memory failed with status {run.returncode}")
-    return [run.stdout.strip()] if run.stdout.strip() else []
+    return [bench.processes.run(command, os.sched_getaffinity(0), MEMORY_SECONDS_MAX).strip()]
 
 
 def public_arguments(arguments):

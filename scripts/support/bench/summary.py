@@ -4,6 +4,7 @@ import statistics
 from collections import defaultdict
 
 from load import BULK_BYTES_MIN
+from options import TYPICAL
 from peers import DIRECT, OURS
 
 # Whose cost ours is divided by.
@@ -16,6 +17,7 @@ medians, in brackets the lowest and highest of the pairs that stood in one round
 errors unless a note says so. The relays are the floor of a request; long bodies they copy through one small buffer."""
 RATE_METHOD = """\
 Medians. Where there are two CPUs the generator shares its own with the origin: the rate is often its limit."""
+RATE_BRIEF = f""" Of {TYPICAL} connections without a log; the others are in the run's `summary.md`."""
 LATENCY_METHOD = """\
 Open loop, `oha -q RATE --latency-correction`: requests are due at fixed times and a late one counts from when it was
 due. Without that correction a generator that waits for a slow answer sends fewer requests just then, and the worst
@@ -24,14 +26,15 @@ here got done when asked for more than it can. oha's timer ticks each millisecon
 RATE/1000; `no proxy` is the http origin asked directly, so what generator and origin alone make of it. Medians."""
 
 
-def write(environment, bench):
-    """The whole summary; sections without rows are left out."""
+def write(environment, bench, brief=False):
+    """The whole summary; sections without rows are left out. `brief`: rates of typical cells only."""
     parts = ["\n".join(f"- {name}: {value}" for name, value in environment.items() if value)]
     cost = chosen(bench.rows, "cost")
     if cost:
         parts += ["### CPU a request", METHOD, *cost_tables(cost), *log_tables(cost)]
         parts += ["### Rate, closed-loop latency, memory"]
-        parts += [RATE_METHOD, rate_table(cost)]
+        typical = [row for row in cost if row["c"] == TYPICAL and row["log"] == "off"]
+        parts += [RATE_METHOD + (RATE_BRIEF if brief else ""), rate_table(typical if brief else cost)]
     latency = chosen(bench.rows, "latency")
     if latency:
         parts += ["### Latency in open loop", LATENCY_METHOD, latency_table(latency)]
