@@ -20,6 +20,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// `--cores`: how many shards, 1 to `SHARDS_MAX`; None: one for each CPU that may be used.
     pub cores: Option<usize>,
+    /// `--busy-poll`, at most `BUSY_POLL_MAX`; zero: off.
+    pub busy_poll: Duration,
     /// `--api`.
     pub api: ApiAt,
     /// `--stsize` and `--spfactor`.

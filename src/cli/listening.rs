@@ -2,11 +2,15 @@
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use crate::cli::flag::{Flag, Group};
+use crate::cli::values::read_duration;
 use crate::config::ApiAt;
+use crate::limits::BUSY_POLL_MAX;
 
-pub const GROUP: Group = Group { heading: "Listening", flags: &[&LISTEN, &PORT, &API, &CORES] };
+pub const GROUP: Group =
+    Group { heading: "Listening", flags: &[&LISTEN, &PORT, &API, &CORES, &BUSY_POLL] };
 
 pub const LISTEN: Flag = Flag {
     short: Some('l'),
@@ -37,6 +41,13 @@ pub const CORES: Flag = Flag {
     ..Flag::value("cores", "N")
 };
 
+pub const BUSY_POLL: Flag = Flag {
+    help: "How long a shard without work looks for more before it sleeps; 0: it sleeps at once",
+    default: Some("0"),
+    remedy: "give 0, or a time with its unit up to 1s, such as 50us",
+    ..Flag::value("busy-poll", "TIME")
+};
+
 pub fn read_address(text: &str) -> Result<IpAddr, &'static str> {
     if text.parse::<SocketAddr>().is_ok() {
         return Err("has a port, which belongs to --port");
@@ -51,6 +62,11 @@ pub fn read_api(text: &str) -> Result<ApiAt, &'static str> {
         "main" => Ok(ApiAt::Main),
         address => address.parse().map(ApiAt::Address).map_err(|_no_address| "is not an address"),
     }
+}
+
+pub fn read_busy_poll(text: &str) -> Result<Duration, &'static str> {
+    let time = read_duration(text)?;
+    if time <= BUSY_POLL_MAX { Ok(time) } else { Err("is longer than 1s") }
 }
 
 pub fn read_port(text: &str) -> Result<u16, &'static str> {

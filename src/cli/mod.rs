@@ -31,7 +31,9 @@ use deadlines::{
     TLS_TIMEOUT, WRITE_TIMEOUT,
 };
 use given::{Given, Stop};
-use listening::{API, CORES, LISTEN, PORT, read_address, read_api, read_port};
+use listening::{
+    API, BUSY_POLL, CORES, LISTEN, PORT, read_address, read_api, read_busy_poll, read_port,
+};
 use logs::{
     ACCESS_LOG_DIR, ACCESS_LOG_FORMAT, ACCESS_LOG_ROTATE, ACCESS_LOG_ROTATE_TIME, HDR_DIR,
     LOG_LEVEL, SPFACTOR, STSIZE, read_access_log, read_format, read_level,
@@ -111,6 +113,7 @@ fn config(check: &mut Check, ignored_variables: Vec<String>) -> Config {
     let cores = check.optional(&CORES, |text| {
         whole_number(text, 1..=SHARDS_MAX).ok_or("is not a number of shards")
     });
+    let busy_poll = check.value(&BUSY_POLL, read_busy_poll);
     // Another flag is held to it. The ones above come first because mistakes are said in the order of the help.
     let keepalive_conns =
         check.number(&KEEPALIVE_CONNS, 0..=KEEPALIVE_CONNS_MAX, "is not a number of connections");
@@ -118,6 +121,7 @@ fn config(check: &mut Check, ignored_variables: Vec<String>) -> Config {
         listen,
         api,
         cores,
+        busy_poll,
 
         keepalive_conns,
         max_conns_per_host: check.number(

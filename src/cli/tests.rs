@@ -37,6 +37,7 @@ fn no_flags_give_the_documented_defaults() {
     let expected = Config {
         listen: "0.0.0.0:3000".parse().expect("an address"),
         cores: None,
+        busy_poll: Duration::ZERO,
         api: ApiAt::Main,
         sampling: Sampling { kept: 1000, one_in: 3 },
         access_log: AccessLogTo::Stderr,
@@ -80,6 +81,7 @@ fn every_flag_is_taken() {
         "[::1]",
         "-p0",
         "--cores=2",
+        "--busy-poll=50us",
         "-c",
         "32",
         "--keepalive-timeout",
@@ -148,6 +150,7 @@ fn every_flag_is_taken() {
     let expected = Config {
         listen: "[::1]:0".parse().expect("an address"),
         cores: Some(2),
+        busy_poll: Duration::from_micros(50),
         api: ApiAt::Address("[::1]:0".parse().expect("an address")),
         sampling: Sampling { kept: 50, one_in: 1 },
         access_log: AccessLogTo::Off,

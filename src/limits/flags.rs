@@ -12,6 +12,10 @@ pub const FLAG_DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// listener, and the largest hosts to date have fewer CPUs than this.
 pub const SHARDS_MAX: usize = 1024;
 
+/// Longest `--busy-poll`; a longer one is refused at the start. A shard that is asked something once a second does not
+/// sleep at all.
+pub const BUSY_POLL_MAX: Duration = Duration::from_secs(1);
+
 /// Most connections per origin that `--keepalive-conns` and `--max-conns-per-host` take; more are refused at the start.
 /// Each is a descriptor, and Linux gives a process at most 1,048,576 of them (`fs.nr_open`).
 pub const KEEPALIVE_CONNS_MAX: usize = 1_000_000;

@@ -17,6 +17,7 @@ use crate::{
         self, Shard,
         mailbox::{Inbox, Mailbox, mailbox},
         runtime::{self, Cpu, RingFlags},
+        spin,
     },
     upstream::{
         Shares, Upstream,
@@ -216,6 +217,9 @@ async fn serve(
     // Taken when the shard opens.
     let closed = Rc::new(Cell::new(Some(listeners)));
     tell_when_warm(&upstream, &closed, report.clone());
+    if !shard.config.busy_poll.is_zero() {
+        spin::begin(shard.config.busy_poll);
+    }
     let ended = orders
         .serve(|order| match order {
             Order::Open => {

@@ -9,6 +9,7 @@ pub mod blocks;
 pub mod mailbox;
 pub mod pipe;
 pub mod runtime;
+pub mod spin;
 pub mod sys;
 pub mod watch;
 
@@ -151,6 +152,7 @@ impl<F: Future<Output = ()>> Future for Caught<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        spin::task_runs();
         let this = self.project();
         // The task's state is dropped after a panic, so nobody sees it half-changed; what it shares with the shard is
         // changed only between its waits, and never left half-made (see the borrows).

@@ -6,6 +6,7 @@ mod access_log;
 mod api;
 mod attacks;
 mod balance;
+mod busy_poll;
 mod command_line;
 mod conforming_origin;
 mod deadlines;

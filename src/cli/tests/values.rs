@@ -1,7 +1,7 @@
 //! What the values of flags mean, and their bounds.
 
 use super::*;
-use crate::limits::WARM_CONNECTIONS_MAX;
+use crate::limits::{BUSY_POLL_MAX, WARM_CONNECTIONS_MAX};
 
 #[test]
 fn bounds_hold_at_and_one_past() {
@@ -9,6 +9,8 @@ fn bounds_hold_at_and_one_past() {
     assert_eq!(mistakes(&["-p", "65536"]).len(), 1);
     assert_eq!(config(&["--cores", "1024"]).cores, Some(SHARDS_MAX));
     assert_eq!(mistakes(&["--cores", "1025"]).len(), 1);
+    assert_eq!(config(&["--busy-poll", "1s"]).busy_poll, BUSY_POLL_MAX);
+    assert_eq!(mistakes(&["--busy-poll", "1000001us"]).len(), 1);
     assert_eq!(config(&["-c", "1000000"]).keepalive_conns, KEEPALIVE_CONNS_MAX);
     assert_eq!(mistakes(&["-c", "1000001"]).len(), 1);
     for (flag, least, most) in [
