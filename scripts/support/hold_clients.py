@@ -18,8 +18,8 @@ def main():
     port, host, path, count, order = sys.argv[1:]
     request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
     connections = []
-    for _ in range(int(count)):
-        connection = connect(int(port))
+    for nth in range(int(count)):
+        connection = connect(int(port), nth)
         connections.append(connection)
         connection.sendall(request)
         if order == "one-by-one":

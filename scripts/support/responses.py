@@ -5,10 +5,14 @@ import sys
 
 HEAD_BYTES_MAX = 1 << 20
 TIMEOUT_SECONDS = 60
+# Connections from one address of loopback: the kernel has about 28,000 ports for each.
+CONNECTIONS_AN_ADDRESS = 20_000
 
 
-def connect(port):
-    connection = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS)
+def connect(port, nth=0):
+    """The nth connection of a program, from 0."""
+    source = (f"127.0.0.{1 + nth // CONNECTIONS_AN_ADDRESS}", 0)
+    connection = socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS, source)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
