@@ -3,6 +3,11 @@
 use chocon_uring::{cli, process};
 use std::{io::Write, process::ExitCode};
 
+/// Gives whole pages back after a burst, where glibc's keeps them below what lives on (PERF.md, "Memory a connection").
+/// Its C side (`override`) takes what the TLS library's C code allocates, too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let status = match cli::parse(std::env::args_os(), std::env::vars_os()) {
         Ok(config) if config.check_only => process::check(&config),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// Foreign crates and the only place each may be named in; a place ending in `/` is a folder.
 const PLACES: &[(&str, &str)] = &[
     ("clap", "cli/given.rs"),
+    ("mimalloc", "main.rs"),
     ("rustls", "upstream/tls.rs"),
     ("monoio_rustls", "upstream/tls.rs"),
     ("hdrhistogram", "observe/latency/"),
