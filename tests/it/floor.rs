@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::http2::serving;
 use crate::support::{
     Client, MuteAddr, OK, Origin, Proxy, RefusingAddr, TlsOrigin, eventually, eventually_within,
 };
@@ -174,6 +175,20 @@ fn home_keeps_the_floor_and_the_others_only_what_is_left_of_the_bound() {
         assert!(open <= 4, "{open} are open");
     }
     assert_eq!(origin.connections(), 4, "those of other shards go home again");
+}
+
+#[test]
+fn named_origin_that_speaks_http_2_has_one_connection_whatever_its_number() {
+    let origin = serving(|conn, request| conn.answer(request.stream, b"ok"));
+    let proxy = Proxy::one_shard(&["--warm", &format!("{}=4", tls_url(&origin))]);
+    eventually("a handshake", || origin.full_handshakes() == 1);
+    // Several looks of the sweeper: it does not count places as connections.
+    thread::sleep(Duration::from_secs(1));
+    for _ in 0..8 {
+        get(&proxy, &origin.host());
+    }
+    let handshakes = origin.full_handshakes() + origin.resumed_handshakes();
+    assert_eq!((handshakes, origin.connections()), (1, 1));
 }
 
 #[test]
