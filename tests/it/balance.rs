@@ -102,6 +102,47 @@ fn shard_that_stands_still_holds_up_no_more_clients_than_its_mailbox_takes() {
     }
 }
 
+/// How often the thread of a shard called write(2): it wakes other threads so, and for nothing else without a log. What
+/// goes through the ring is not counted.
+fn wake_ups_by(proxy: &Proxy, shard: usize) -> u64 {
+    let thread = proxy.thread_named(&format!("shard-{shard}"));
+    let path = format!("/proc/{}/task/{thread}/io", proxy.pid());
+    let io = std::fs::read_to_string(path).expect("what the thread read and wrote");
+    let line = io.lines().find_map(|line| line.strip_prefix("syscw: ")).expect("syscw");
+    line.parse().expect("a number")
+}
+
+#[test]
+fn requests_on_connections_that_are_there_wake_no_other_shard() {
+    let origin = Origin::answering(OK);
+    let proxy = Proxy::start(&["--access-log-dir", "none", "--warm-learned", "off"]);
+    let mut clients = [Client::connect(&proxy), Client::connect(&proxy)];
+    let ask = |client: &mut Client| {
+        client.get(&origin, "/");
+        assert_eq!(client.read_response().text(), "ok");
+    };
+    let wake_ups = || [0, 1].map(|shard| wake_ups_by(&proxy, shard));
+    // Both at once, so that each shard has a connection to the origin before anything counts.
+    eventually("a connection for each shard", || {
+        clients.iter_mut().for_each(|client| client.get(&origin, "/"));
+        clients.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "ok"));
+        let before = wake_ups();
+        clients.iter_mut().for_each(ask);
+        wake_ups() == before
+    });
+    let before = wake_ups();
+    for _ in 0..500 {
+        clients.iter_mut().for_each(ask);
+    }
+    assert_eq!(wake_ups(), before);
+    // What is counted does count: sooner or later a fresh client is handed on.
+    let mut more = Vec::new();
+    eventually("a client that another shard is told of", || {
+        more.push(Client::connect(&proxy));
+        wake_ups() != before
+    });
+}
+
 #[test]
 fn clients_on_their_way_to_another_shard_are_answered_though_the_process_ends() {
     let origin = Origin::answering(OK);

@@ -28,7 +28,9 @@ impl Proxy {
         });
         frozen.expect("a thread held still")
     }
-    fn thread_named(&self, name: &str) -> libc::pid_t {
+
+    /// The id of the thread that calls itself `name`.
+    pub fn thread_named(&self, name: &str) -> libc::pid_t {
         let tasks = format!("/proc/{}/task", self.pid());
         let threads = fs::read_dir(tasks).expect("threads of the process");
         let ids = threads.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
