@@ -1,5 +1,5 @@
 //! A bounded way in both directions between two shards, for something that takes several steps: each end sees what the
-//! other sent, that it took what was sent to it, and that it is gone.
+//! other sent, that it made room where there was none, and that it is gone.
 //!
 //! A queue a direction, lock-free, and an event counter an end that is read on its shard's ring. An end is polled by one
 //! task: [`End::poll_stirred`] is ready when the other end did anything, and the task looks at everything anew.
@@ -16,7 +16,10 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Release},
+        atomic::{
+            AtomicBool, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Release,
+            Ordering::SeqCst,
+        },
     },
     task::{Context, Poll},
 };
@@ -34,6 +37,8 @@ struct Bell {
     event: File,
     /// What the other end granted and this one did not take.
     granted: AtomicUsize,
+    /// The end that listens here found no room for a message.
+    wants_room: AtomicBool,
     /// The end that listens here is gone.
     is_gone: AtomicBool,
 }
@@ -42,7 +47,12 @@ struct Bell {
 pub fn pipe<A, B>(room: usize) -> io::Result<(Loose<A, B>, Loose<B, A>)> {
     let bell = || -> io::Result<Arc<Bell>> {
         let event = File::from(sys::event_counter()?);
-        Ok(Arc::new(Bell { event, granted: AtomicUsize::new(0), is_gone: AtomicBool::new(false) }))
+        Ok(Arc::new(Bell {
+            event,
+            granted: AtomicUsize::new(0),
+            wants_room: AtomicBool::new(false),
+            is_gone: AtomicBool::new(false),
+        }))
     };
     let (here, there) = (bell()?, bell()?);
     let (out, back) = (Arc::new(ArrayQueue::new(room)), Arc::new(ArrayQueue::new(room)));
@@ -94,7 +104,12 @@ pub struct End<Out, In> {
 impl<Out, In> End<Out, In> {
     /// Errors: it comes back when the queue is full; the other end stirs when it takes something.
     pub fn send(&self, message: Out) -> Result<(), Out> {
-        self.loose.out.push(message)?;
+        let refused = self.loose.out.push(message).err();
+        if let Some(message) = refused {
+            // Told first and tried again after that: the other end looks for the wish after it has made room.
+            self.loose.own.wants_room.store(true, SeqCst);
+            self.loose.out.push(message)?;
+        }
         self.loose.other.ring();
         Ok(())
     }
@@ -102,7 +117,10 @@ impl<Out, In> End<Out, In> {
     /// The next message, if there is one.
     pub fn take(&self) -> Option<In> {
         let message = self.loose.back.pop()?;
-        self.loose.other.ring();
+        // Only where it is waited for: each signal wakes the other shard.
+        if self.loose.other.wants_room.swap(false, SeqCst) {
+            self.loose.other.ring();
+        }
         Some(message)
     }
 
