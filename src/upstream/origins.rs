@@ -118,7 +118,8 @@ impl Destination {
 pub struct Origin {
     pub key: Key,
     pub idle: RefCell<IdleSet<Connection>>,
-    /// Requests that wait for a connection, in the order in which they came. While one of this shard does that takes any, none is idle.
+    /// Requests that wait for a connection, in the order in which they came. While one of this shard does that takes any,
+    /// none is idle.
     pub waiting: RefCell<VecDeque<Waiting>>,
     /// Where the shards tell each other of their connections; None if the table is full.
     pub seat: Option<Seat>,
