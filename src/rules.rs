@@ -159,8 +159,8 @@ impl Rules {
     pub fn mapped(&self, name: &Arc<str>, port: u16) -> Option<OriginUrl> {
         let matching =
             self.maps.iter().filter_map(|map| Some((map.names.narrowness(name, port)?, map)));
-        // Of equals the first: `max_by_key` would give the last.
-        let narrowest = matching.rev().max_by_key(|(narrowness, _)| *narrowness);
+        // There are no equals: flags that map one name twice are refused.
+        let narrowest = matching.max_by_key(|(narrowness, _)| *narrowness);
         narrowest.map(|(_, map)| map.origin(name))
     }
 
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn the_narrowest_map_decides_and_of_equals_the_first() {
+    fn the_narrowest_map_decides() {
         let rules = rules(
             &[
                 "*=http://all",
@@ -324,7 +324,6 @@ mod tests {
                 "*.a.b=http://ab",
                 "x.a.b=http://x",
                 "x.a.b:81=http://x81",
-                "*=http://late",
             ],
             &[],
             &[],

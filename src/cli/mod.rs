@@ -45,7 +45,7 @@ use origins::{
 };
 use other::{CHECK, PID_FILE};
 use routes::{
-    DNS_SERVER, FORWARD, MAP, RESOLVER, UPGRADE_HTTPS, UPSTREAM, read_dns_server, read_map,
+    DNS_SERVER, FORWARD, MAP, RESOLVER, UPGRADE_HTTPS, UPSTREAM, read_dns_server, read_maps,
     read_pattern, read_resolver, read_upstream,
 };
 use values::{read_duration, try_directory, try_place, whole_number};
@@ -141,7 +141,7 @@ fn config(check: &mut Check, ignored_variables: Vec<String>) -> Config {
         upstream: check.optional(&UPSTREAM, read_upstream),
         proxies: Proxies::default(),
         rules: Rules {
-            maps: check.list(&MAP, RULES_MAX, "maps", read_map),
+            maps: check.list(&MAP, RULES_MAX, "maps", read_maps()),
             upgrade_https: check.list(&UPGRADE_HTTPS, RULES_MAX, "patterns", read_pattern),
             forward: check.list(&FORWARD, RULES_MAX, "patterns", read_pattern),
             http2: check.list(&UPSTREAM_HTTP2, RULES_MAX, "patterns", read_http2),

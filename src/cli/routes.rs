@@ -1,6 +1,7 @@
 //! Flags for names without a ccnproxy label, and for where addresses of names come from.
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::authority::OriginUrl;
@@ -61,7 +62,22 @@ pub fn read_upstream(text: &str) -> Result<OriginUrl, &'static str> {
     OriginUrl::parse(&text[..path])
 }
 
-pub fn read_map(text: &str) -> Result<Map, &'static str> {
+/// Reads the values of `--map` one after the other. A name that two of them lead somewhere is a mistake: only one would
+/// count.
+pub fn read_maps() -> impl Fn(&str) -> Result<Map, &'static str> {
+    let seen = RefCell::new(Vec::new());
+    move |text| {
+        let map = read_map(text)?;
+        let mut seen = seen.borrow_mut();
+        if seen.contains(&map.names) {
+            return Err("has a name that an earlier one leads somewhere already");
+        }
+        seen.push(map.names.clone());
+        Ok(map)
+    }
+}
+
+fn read_map(text: &str) -> Result<Map, &'static str> {
     let name = text.split(['=', ':']).next().unwrap_or_default();
     if find_label(name).is_some() {
         return Err("has a ccnproxy label, which leads to its origin by itself");

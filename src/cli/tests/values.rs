@@ -147,3 +147,13 @@ fn an_origin_to_keep_warm_has_a_number_within_the_idle_connections() {
     let too_many: Vec<&str> = too_many.iter().map(String::as_str).collect();
     assert!(mistakes(&too_many)[0].contains("257 origins are too many"));
 }
+
+#[test]
+fn a_name_is_mapped_once_and_a_narrower_one_beside_it() {
+    let twice = mistakes(&["--map=A.b=http://c", "--map=x=http", "--map=a.b.=http://d"]);
+    let cause = "has a name that an earlier one leads somewhere already";
+    assert_eq!(twice, [format!("--map: \"a.b.=http://d\" {cause}; {}", MAP.remedy)]);
+    assert_eq!(mistakes(&["--map=*.b=http", "--map=*.b=https"]).len(), 1);
+    let apart = ["--map=a.b=http", "--map=a.b:81=http", "--map=*.b=http", "--map=*=http"];
+    assert_eq!(config(&apart).rules.maps.len(), 4);
+}
