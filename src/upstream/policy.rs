@@ -103,7 +103,16 @@ impl Policy {
             return Ok(());
         }
         judge(ip)?;
-        inside.map_or(Ok(()), |inside| judge(IpAddr::V4(inside)))
+        if let Some(inside) = inside {
+            judge(IpAddr::V4(inside))?;
+        }
+        // Other bytes in these places may be of the operator's prefix, or of a suffix.
+        let counts = |why: &Refused| matches!(why, Refused::LinkLocal | Refused::Metadata);
+        let perhaps = inside_local_nat64(ip).into_iter();
+        perhaps
+            .filter_map(|inside| judge(IpAddr::V4(inside)).err())
+            .find(counts)
+            .map_or(Ok(()), Err)
     }
 }
 
@@ -115,9 +124,12 @@ fn refused(ip: IpAddr) -> Option<Refused> {
 }
 
 fn refused_v4(ip: Ipv4Addr) -> Option<Refused> {
-    // Alibaba Cloud; Oracle Cloud (RFC 7534 addresses that it took).
-    const METADATA: [Ipv4Addr; 2] =
-        [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
+    // Alibaba Cloud; Oracle Cloud (RFC 7534 addresses that it took); Azure's WireServer, which hands out a host's settings.
+    const METADATA: [Ipv4Addr; 3] = [
+        Ipv4Addr::new(100, 100, 100, 200),
+        Ipv4Addr::new(192, 0, 0, 192),
+        Ipv4Addr::new(168, 63, 129, 16),
+    ];
     match ip.octets() {
         [0, ..] => Some(Refused::Unspecified),
         [169, 254, ..] => Some(Refused::LinkLocal),
@@ -166,6 +178,18 @@ fn embedded(ip: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
+/// The IPv4 addresses that one below 64:ff9b:1::/48 (RFC 8215) leads to, if the gateway's prefix has 48, 56 or 64 bits
+/// (RFC 6052 §2.2: byte 8 is left out). With one of 96 bits it is in the last four bytes, as [`embedded`] has it.
+fn inside_local_nat64(ip: IpAddr) -> Vec<Ipv4Addr> {
+    let IpAddr::V6(ip) = ip else { return Vec::new() };
+    let at = ip.octets();
+    if at[..6] != [0, 0x64, 0xff, 0x9b, 0, 1] {
+        return Vec::new();
+    }
+    let places = [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12]];
+    places.map(|place| Ipv4Addr::from(place.map(|byte| at[byte]))).to_vec()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +215,7 @@ mod tests {
             (Metadata, "fd00:ec2::", "fd00:ec2:ffff:ffff:ffff:ffff:ffff:ffff"),
             (Metadata, "fd00:ec2::254", "fd20:ce::254"),
             (Metadata, "100.100.100.200", "192.0.0.192"),
+            (Metadata, "168.63.129.16", "168.63.129.16"),
         ] {
             assert_eq!(check(first), Err(why), "{first}");
             assert_eq!(check(last), Err(why), "{last}");
@@ -208,6 +233,8 @@ mod tests {
             "fd00:ec3::",
             "fd20:ce::253",
             "192.0.0.191",
+            "168.63.129.15",
+            "168.63.129.17",
         ] {
             assert_eq!(check(beside), Ok(()), "{beside}");
         }
@@ -238,6 +265,16 @@ mod tests {
         ] {
             assert_eq!(check(ip), Err(Refused::LinkLocal), "{ip}");
         }
+        // RFC 8215 leaves the length of the local prefix to the operator; RFC 6052 §2.2 says where the bytes are.
+        for ip in [
+            "64:ff9b:1:a9fe:a9:fe00:101:101",
+            "64:ff9b:1:a9:fe:a9fe:101:101",
+            "64:ff9b:1:5:a9:fea9:fe01:101",
+        ] {
+            assert!(check(ip).is_err(), "{ip}");
+        }
+        assert_eq!(check("64:ff9b:1::8.8.8.8"), Ok(()));
+        assert_eq!(check("64:ff9b:1:e000::8.8.8.8"), Ok(()), "the operator's prefix");
         for ip in ["::ffff:127.0.0.1", "64:ff9b::8.8.8.8", "2002:808:808::1", "2001:db8::1"] {
             assert_eq!(check(ip), Ok(()), "{ip}");
         }
