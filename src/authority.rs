@@ -104,6 +104,12 @@ pub fn split_port(authority: &str) -> Result<(&str, Option<u16>), Invalid> {
     }
 }
 
+/// Whether bytes are spelled as the host and port of an authority (RFC 3986 §3.2.2): for those that are passed on without
+/// being looked at. What else they might hold (user info, a path, a space) another reader could take for another host.
+pub fn is_host_spelling(host: &[u8]) -> bool {
+    host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(b))
+}
+
 /// Checks that a name is one that can be dialled (host name, IPv4 address, or IPv6 address in brackets), and takes one
 /// trailing dot away.
 pub fn check_name(name: &str) -> Result<&str, Invalid> {

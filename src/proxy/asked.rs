@@ -4,7 +4,7 @@
 
 use super::pages::{OwnAnswer, asked_for};
 use crate::{
-    authority,
+    authority::{self, Scheme},
     client::Door,
     error::{Cause, Error, Phase},
     headers::{self, LoopMark, NextHop, Out, ProxyHop, Target},
@@ -154,7 +154,10 @@ fn admit(
         return Err(refused(Cause::Loop));
     }
     let destination = match fixed {
-        Some(destination) => destination,
+        Some(destination) => {
+            check_passed_on(head.host, target.absolute)?;
+            destination
+        }
         None => {
             // RFC 9112 §3.2.2: the authority of an absolute-form target wins over Host.
             let (form, authority) = match target.absolute {
@@ -182,4 +185,22 @@ fn admit(
     });
     headers::write_request(out, head, target, NextHop { host, loop_mark, proxy }, id);
     Ok(Goes::To(destination))
+}
+
+/// With `--upstream` no route is made of the authority; the next hop makes one of it.
+fn check_passed_on(host: Option<&[u8]>, absolute: Option<(Scheme, &str)>) -> Result<(), Error> {
+    let refused = |why| Err(Error::client(Phase::Head, Cause::Malformed(why)));
+    match absolute {
+        // RFC 9110 §4.2.1: a URL without a host is invalid.
+        Some((_, "")) => refused("the target names no host"),
+        // RFC 9110 §4.2.4: user info is an error, as it hides where a URL leads.
+        Some((_, authority)) if !authority::is_host_spelling(authority.as_bytes()) => {
+            refused("the target's authority is not a host with or without a port")
+        }
+        // RFC 9112 §3.2: an invalid Host is a 400.
+        Some(_) | None if host.is_some_and(|host| !authority::is_host_spelling(host)) => {
+            refused("the Host is not a host with or without a port")
+        }
+        Some(_) | None => Ok(()),
+    }
 }

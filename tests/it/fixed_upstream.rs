@@ -53,6 +53,31 @@ fn authority_of_an_absolute_target_becomes_the_host() {
 }
 
 #[test]
+fn authority_that_two_readers_could_read_in_two_ways_is_refused() {
+    let origin = Origin::answering(OK);
+    let proxy = Proxy::start(&["--upstream", &url(&origin)]);
+    for (target, host) in [
+        ("http://user@other.example/", "x.example"),
+        ("http://user:secret@other.example/", "x.example"),
+        ("http:///path", "x.example"),
+        ("http://a\\@b/", "x.example"),
+        ("/", "user@x.example"),
+        ("/", "x.example/path"),
+        ("/", "x.example y.example"),
+        ("/", "x.\u{e9}xample"),
+        ("http://x.example/", "x.example#y"),
+    ] {
+        let mut client = Client::connect(&proxy);
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(client.read_response().status, 400, "{target} {host}");
+    }
+    assert_eq!(origin.connections(), 0);
+    for host in ["", "x.example:81", "[2001:db8::1]:81", "x_y.example", "10.0.0.1"] {
+        assert_eq!(status_of(&proxy, host), 200, "{host}");
+    }
+}
+
+#[test]
 fn loops_are_not_looked_for_and_the_mark_is_passed_on() {
     let request = seen("GET / HTTP/1.1\r\nHost: a\r\nX-Chocon-Ver: 0.12.6\r\n\r\n");
     assert_eq!(request.head.all("X-Chocon-Ver"), ["0.12.6"]);
