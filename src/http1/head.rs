@@ -216,10 +216,12 @@ fn ended(
 fn start_line_is_other_version(bytes: &[u8]) -> bool {
     let line = bytes.split(|b| *b == b'\r').next().unwrap_or(bytes);
     let Some(version) = line.len().checked_sub(8).map(|at| &line[at..]) else { return false };
+    // A space in the target makes the parser stumble over the version, too.
     version.starts_with(b"HTTP/")
         && version[5].is_ascii_digit()
         && version[6] == b'.'
         && version[7].is_ascii_digit()
+        && !matches!(version, b"HTTP/1.0" | b"HTTP/1.1")
 }
 
 #[cfg(test)]

@@ -235,6 +235,7 @@ refusals! { refuse;
     connect_gets_501: 501, "CONNECT ORIGIN HTTP/1.1\r\nHost: ORIGIN\r\n\r\n";
     http_2_preface_gets_505: 505, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     version_2_0_gets_505: 505, "GET / HTTP/2.0\r\nHost: ORIGIN\r\n\r\n";
+    space_in_the_target_gets_400: 400, "GET /a b HTTP/1.1\r\nHost: ORIGIN\r\n\r\n";
     version_1_2_gets_505: 505, "GET / HTTP/1.2\r\nHost: ORIGIN\r\n\r\n";
     version_0_9_gets_505: 505, "GET / HTTP/0.9\r\nHost: ORIGIN\r\n\r\n";
 }
