@@ -7,7 +7,7 @@ from options import FEW_ROUNDS_MAX
 ROUNDS_MAX = 15
 SYSCALL_SECONDS_A_SIDE = 2.5
 INSTRUCTIONS_SECONDS = 75
-MEMORY_SECONDS = 120
+MEMORY_SECONDS = 180
 # A side's start, and the look whether it pools.
 START_SECONDS = 0.7
 # Filling the pools for a cell.
