@@ -75,3 +75,27 @@ fn tls_library_is_named_as_it_is_locked() {
     // What is named is what is built.
     version("aws-lc-rs");
 }
+
+#[test]
+fn readme_says_of_every_flag_what_help_says() {
+    let readme = include_str!("../../../README.md");
+    let (_, from_flags) = readme.split_once("\n## Flags\n").expect("the chapter of the flags");
+    let table = from_flags.split("\n## ").next().unwrap_or_default();
+    for flag in all_flags() {
+        let is_row_of = |line: &&str| {
+            let cell = line.trim_start_matches('|').split('`').nth(1).unwrap_or_default();
+            let typed = cell.split([' ', '[']).find(|word| word.starts_with("--"));
+            line.starts_with("| `") && typed == Some(&flag.typed())
+        };
+        let rows: Vec<&str> = table.lines().filter(is_row_of).collect();
+        let [row] = rows[..] else { panic!("{}: {} rows", flag.typed(), rows.len()) };
+        let meant = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        // Defaults that no value stands for are said in help's sentence, and in README's own column or in brackets.
+        let bare = |text: &str| {
+            let text = text.replace("\\|", "|");
+            let end = [" [default: ", " (default: "].iter().find_map(|default| text.find(default));
+            text[..end.unwrap_or(text.len())].to_owned()
+        };
+        assert_eq!(bare(meant), bare(flag.help), "{row}");
+    }
+}
