@@ -245,7 +245,7 @@ fn slow_heads_starve_nobody_and_all_end_with_408() {
 #[test]
 fn slow_bodies_starve_nobody_and_all_end_with_408() {
     let origin = Origin::start(|mut conn| drop(conn.read_to_end()));
-    let proxy = Proxy::start(&["--read-timeout", "500ms"]);
+    let proxy = Proxy::start(&["--read-timeout", "500ms", "--warm-learned=off"]);
     let mut slow: Vec<_> = (0..100).map(|_| Client::connect(&proxy)).collect();
     for client in &mut slow {
         client.request("POST", &origin.host(), "/", "Content-Length: 10\r\n", b"");
