@@ -129,6 +129,7 @@ impl Shard {
             // Each second: a burst's blocks are gone within ten.
             if round.is_multiple_of(10) {
                 self.blocks.trim();
+                sys::return_free_memory();
             }
         }
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const PLACES: &[(&str, &str)] = &[
     ("clap", "cli/given.rs"),
     ("mimalloc", "main.rs"),
+    ("libmimalloc_sys", "shard/sys.rs"),
     ("rustls", "upstream/tls.rs"),
     ("monoio_rustls", "upstream/tls.rs"),
     ("hdrhistogram", "observe/latency/"),
