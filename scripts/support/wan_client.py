@@ -57,7 +57,6 @@ class Exchange:
     answer: Answer
     socket: socket.socket
     is_reused: bool = False
-    is_sent: bool = False
     received: bytearray = field(default_factory=bytearray)
 
     def message_length(self):
@@ -116,16 +115,19 @@ class Client:
                 answers.append(exchange.answer)
                 if exchange.socket:
                     open_exchanges.add(exchange)
-                    self.selector.register(exchange.socket, selectors.EVENT_WRITE, exchange)
-                    self._go_on(exchange, open_exchanges)
+                    self._send(exchange, open_exchanges)
             self._ping()
             due = [begin + queue[-1][0] for queue in (plan, events) if queue]
             wake_at = min([*due, self.next_control])
+            came = []
             for key, _ in self.selector.select(max(0, wake_at - time.perf_counter())):
                 if key.data is None:
                     self._pong()
                 else:
-                    self._go_on(key.data, open_exchanges)
+                    came.append((key.data, self._receive(key.data), time.perf_counter()))
+            # Only when all were looked at: the last of a burst must not wait for the others' work.
+            for exchange, received, at in came:
+                self._go_on(exchange, received, at, open_exchanges)
             for exchange in list(open_exchanges):
                 if time.perf_counter() - exchange.answer.started > ANSWER_SECONDS_MAX:
                     self._end(exchange, open_exchanges, "no answer")
@@ -179,20 +181,34 @@ class Client:
             candidate.close()
         return None
 
-    def _go_on(self, exchange, open_exchanges):
+    def _send(self, exchange, open_exchanges):
+        """A request is smaller than the socket's empty buffer: it goes at once."""
         try:
-            if not exchange.is_sent:
-                exchange.socket.sendall(exchange.answer.request.encoded())
-                exchange.is_sent = True
-                self.selector.modify(exchange.socket, selectors.EVENT_READ, exchange)
-                return
-            received = exchange.socket.recv(1 << 20)
-        except BlockingIOError:
-            return
+            exchange.socket.sendall(exchange.answer.request.encoded())
+            failed = None
         except OSError as e:
-            self._end(exchange, open_exchanges, str(e))
+            failed = str(e)
+        self.selector.register(exchange.socket, selectors.EVENT_READ, exchange)
+        if failed:
+            self._end(exchange, open_exchanges, failed)
+
+    @staticmethod
+    def _receive(exchange):
+        """Bytes, none at the end, None if there are none yet, or what went wrong."""
+        try:
+            return exchange.socket.recv(1 << 20)
+        except BlockingIOError:
+            return None
+        except OSError as e:
+            return e
+
+    def _go_on(self, exchange, received, now, open_exchanges):
+        if received is None:
             return
-        answer, now = exchange.answer, time.perf_counter()
+        if isinstance(received, OSError):
+            self._end(exchange, open_exchanges, str(received))
+            return
+        answer = exchange.answer
         if not received:
             where = "a reused connection" if exchange.is_reused else "a fresh connection"
             self._end(exchange, open_exchanges, f"closed on {where}")
