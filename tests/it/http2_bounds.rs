@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::support::http2::{
     END_STREAM, Http2Conn, INITIAL_WINDOW_SIZE, SETTINGS, options, serving,
 };
-use crate::support::{Client, Proxy, eventually};
+use crate::support::{Client, Proxy};
 
 const MIB: usize = 1 << 20;
 
@@ -80,6 +80,8 @@ fn slow_clients_beyond_256_mib_make_windows_small_until_half_of_it_is_taken() {
     assert_eq!(next.read_response().text(), "next");
 }
 
+/// Only a build with assertions can be told to panic.
+#[cfg(debug_assertions)]
 #[test]
 fn panic_in_the_driver_ends_its_connection_alone() {
     let origin = serving(|conn, request| match request.path() {
@@ -105,5 +107,6 @@ fn panic_in_the_driver_ends_its_connection_alone() {
     assert_eq!(kept.read_response().text(), "fine");
     assert_eq!(ask(&proxy, "/third").read_response().text(), "fine");
     assert_eq!(origin.connections(), 2);
-    eventually("the connection's descriptor to be given back", || origin.open_connections() == 1);
+    let given_back = "the connection's descriptor to be given back";
+    crate::support::eventually(given_back, || origin.open_connections() == 1);
 }

@@ -130,6 +130,7 @@ impl Proxy {
     }
 
     /// Waits for a panic that the case provokes. Any other case fails by one.
+    #[cfg(debug_assertions)]
     #[track_caller]
     pub fn expect_panic(&mut self) {
         self.wait_for_log("panicked");
