@@ -51,6 +51,10 @@ pub const HTTP2_BORROWED_MESSAGES_MAX: usize = 8;
 /// connection of its own. Four descriptors each.
 pub const HTTP2_BORROWED_MAX: usize = 64;
 
+/// How long after an origin's first request a second shard begins its connection, so that its handshake takes no time from
+/// a burst that follows at once; that goes on the first connection.
+pub const HTTP2_SIBLING_AFTER: Duration = Duration::from_millis(300);
+
 /// A shard that sent more requests than this to one origin on other shards' connections within a second makes a
 /// connection of its own: each costs two shards' time. A burst of 64 stays on the connections that are there.
 pub const HTTP2_BORROWED_PER_SECOND: u32 = 64;

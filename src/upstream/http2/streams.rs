@@ -8,7 +8,7 @@ use super::{
     waiters::Waiters,
 };
 use crate::{
-    limits::{HTTP2_DIALS_AT_ONCE, HTTP2_STREAMS_EXPECTED},
+    limits::{HTTP2_DIALS_AT_ONCE, HTTP2_SIBLING_AFTER, HTTP2_STREAMS_EXPECTED},
     observe::http2_use::Http2Use,
 };
 use std::{
@@ -35,7 +35,7 @@ pub struct Streams {
     /// When a request of this shard last asked for a place.
     used: Cell<Option<Instant>>,
     /// When another shard was last told that this one uses the origin.
-    sibling_told: Cell<Option<Instant>>,
+    sibling_due: Cell<Option<Instant>>,
     /// Another shard uses it: one connection stays until then, though it is idle.
     kept_until: Cell<Option<Instant>>,
     /// The use of other shards' connections.
@@ -62,12 +62,11 @@ impl Streams {
 
     /// Whether another shard should be told that this one uses the origin: while it does, once in `every`.
     pub(super) fn may_tell_sibling(&self, now: Instant, every: Duration) -> bool {
-        let recently = |at| now.saturating_duration_since(at) < every;
-        let may =
-            self.used.get().is_some_and(recently) && !self.sibling_told.get().is_some_and(recently);
-        if may {
-            self.sibling_told.set(Some(now));
-        }
+        let Some(used) = self.used.get() else { return false };
+        // Its handshake must not take the time of a burst that comes right after the first request.
+        let due = self.sibling_due.get().unwrap_or(used + HTTP2_SIBLING_AFTER);
+        let may = now >= due && now.saturating_duration_since(used) < every;
+        self.sibling_due.set(Some(if may { now + every } else { due }));
         may
     }
 
@@ -322,6 +321,8 @@ mod tests {
         let every = Duration::from_secs(25);
         assert!(!streams.may_tell_sibling(now, every), "nobody asked");
         streams.uses(now);
+        assert!(!streams.may_tell_sibling(now, every), "what comes next goes first");
+        let now = now + HTTP2_SIBLING_AFTER;
         assert!(streams.may_tell_sibling(now, every));
         assert!(!streams.may_tell_sibling(now + every / 2, every));
         assert!(!streams.may_tell_sibling(now + every, every), "not in use any more");
