@@ -91,6 +91,10 @@ def user_line():
     return "user root;\n" if os.geteuid() == 0 else ""
 
 
+# The kernel's 4 MiB would bound what the origin has under way on one connection, before the link does.
+LONG_BUFFERS = "echo 4096 16384 33554432 >/proc/sys/net/ipv4/tcp_wmem"
+
+
 class Origin:
     def __init__(self, work, directory, far):
         self.dir = directory
@@ -105,6 +109,7 @@ class Origin:
         )
         with open(f"{directory}/nginx.conf", "w", encoding="utf-8") as file:
             file.write(user_line() + config)
+        subprocess.run(["nsenter", f"--net={far}", "sh", "-c", LONG_BUFFERS], check=True)
         arguments = ["nginx", "-p", directory, "-c", f"{directory}/nginx.conf"]
         self.process = subprocess.Popen(
             ["nsenter", f"--net={far}", *arguments, "-e", f"{directory}/error.log"],
