@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::http2::{
-    END_STREAM, Http2Conn, INITIAL_WINDOW_SIZE, SETTINGS, options, serving,
-};
+use crate::support::http2::{END_STREAM, Http2Conn, INITIAL_WINDOW_SIZE, SETTINGS, options};
 use crate::support::{Client, Proxy};
 
 const MIB: usize = 1 << 20;
@@ -84,7 +82,7 @@ fn slow_clients_beyond_256_mib_make_windows_small_until_half_of_it_is_taken() {
 #[cfg(debug_assertions)]
 #[test]
 fn panic_in_the_driver_ends_its_connection_alone() {
-    let origin = serving(|conn, request| match request.path() {
+    let origin = crate::support::http2::serving(|conn, request| match request.path() {
         "/panic" => conn.answer(request.stream, &vec![7; 200_000]),
         _ => conn.answer(request.stream, b"fine"),
     });
