@@ -189,14 +189,7 @@ pub fn write_response(
     if body == BodyOut::Chunked {
         out.push(b"Transfer-Encoding: chunked\r\n");
     }
-    out.push(match persistence {
-        Persistence::Persists => b"",
-        Persistence::KeepAliveToHttp10 => b"Connection: keep-alive\r\n",
-        Persistence::Closes => b"Connection: close\r\n",
-    });
-    out.push(b"X-Chocon-Id: ");
-    out.push(id);
-    out.push(b"\r\n\r\n");
+    end_head(out, persistence, id);
 }
 
 fn write_status_line(out: &mut impl Out, head: &ResponseHead<'_, '_>) {
@@ -219,8 +212,8 @@ pub fn write_interim(out: &mut impl Out, head: &ResponseHead<'_, '_>) {
 /// Writes an answer of the proxy itself: no body.
 pub fn write_own(out: &mut impl Out, status: u16, persistence: Persistence, id: &[u8]) {
     write_own_start(out, status);
-    out.push(b"Content-Length: 0");
-    write_own_end(out, persistence, id);
+    out.push(b"Content-Length: 0\r\n");
+    end_head(out, persistence, id);
 }
 
 /// Writes a page of the proxy's own: JSON, or a line of text where it is not 200. `head_only` leaves the body out, as the
@@ -242,7 +235,8 @@ pub fn write_page(
     });
     out.push(b"Content-Length: ");
     push_number(out, page.len() as u64);
-    write_own_end(out, persistence, id);
+    out.push(b"\r\n");
+    end_head(out, persistence, id);
     out.push(if head_only { b"" } else { page });
 }
 
@@ -254,8 +248,8 @@ fn write_own_start(out: &mut impl Out, status: u16) {
     out.push(b"\r\n");
 }
 
-fn write_own_end(out: &mut impl Out, persistence: Persistence, id: &[u8]) {
-    out.push(b"\r\n");
+/// Writes what ends each final head for the client, whoever it is from.
+pub fn end_head(out: &mut impl Out, persistence: Persistence, id: &[u8]) {
     out.push(match persistence {
         Persistence::Persists => b"",
         Persistence::KeepAliveToHttp10 => b"Connection: keep-alive\r\n",

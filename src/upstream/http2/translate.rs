@@ -12,7 +12,7 @@
 
 use crate::{
     error::Cause,
-    headers::{BodyOut, Out, Persistence},
+    headers::{BodyOut, Out, Persistence, end_head},
     http1::{
         fields::{Field, is_trailer_allowed},
         framing::{Lengths, ResponseBody},
@@ -148,14 +148,7 @@ pub fn write_response(
         (_, BodyOut::Chunked) => out.push(b"transfer-encoding: chunked\r\n"),
         (_, BodyOut::AsIs | BodyOut::ToClose) => {}
     }
-    out.push(match persistence {
-        Persistence::Persists => b"",
-        Persistence::KeepAliveToHttp10 => b"Connection: keep-alive\r\n",
-        Persistence::Closes => b"Connection: close\r\n",
-    });
-    out.push(b"X-Chocon-Id: ");
-    out.push(id);
-    out.push(b"\r\n\r\n");
+    end_head(out, persistence, id);
     Ok(())
 }
 
