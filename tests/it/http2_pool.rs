@@ -34,6 +34,17 @@ fn answer_with_path(conn: &mut Http2Conn, request: crate::support::http2::Http2R
     conn.answer(request.stream, path.as_bytes());
 }
 
+/// A client that has its answer, the connection it came on, and its stream.
+fn answered_once(proxy: &Proxy, origin: &TlsOrigin) -> (Client, Http2Conn, u32) {
+    let mut client = Client::connect(proxy);
+    client.request("GET", &origin.host(), "/", "", b"");
+    let mut conn = Http2Conn::open(origin.accept());
+    let request = conn.next_request();
+    conn.answer(request.stream, b"ok");
+    client.read_response();
+    (client, conn, request.stream)
+}
+
 #[test]
 fn cold_burst_makes_one_connection() {
     let origin = serving(answer_with_path);
@@ -149,13 +160,8 @@ fn goaway_lets_those_under_way_finish_and_sends_the_others_again_whatever_their_
 #[test]
 fn connection_that_goes_away_is_replaced_before_anyone_asks() {
     let (origin, proxy) = (options().scripted(), Proxy::one_shard(&[]));
-    let mut client = Client::connect(&proxy);
-    client.request("GET", &origin.host(), "/", "", b"");
-    let mut conn = Http2Conn::open(origin.accept());
-    let request = conn.next_request();
-    conn.answer(request.stream, b"ok");
-    client.read_response();
-    conn.goaway(request.stream, 0);
+    let (mut client, mut conn, stream) = answered_once(&proxy, &origin);
+    conn.goaway(stream, 0);
     let mut next = Http2Conn::open(origin.accept());
     client.request("GET", &origin.host(), "/next", "", b"");
     let request = next.next_request();
@@ -279,12 +285,7 @@ fn lost_connection_sends_a_get_again_and_never_a_post() {
 fn connection_idle_for_too_long_is_closed_politely() {
     let (origin, proxy) =
         (options().scripted(), Proxy::one_shard(&["--keepalive-timeout", "300ms"]));
-    let mut client = Client::connect(&proxy);
-    client.request("GET", &origin.host(), "/", "", b"");
-    let mut conn = Http2Conn::open(origin.accept());
-    let request = conn.next_request();
-    conn.answer(request.stream, b"ok");
-    client.read_response();
+    let (mut client, mut conn, _) = answered_once(&proxy, &origin);
     assert_eq!(conn.wait_closed(), Some(0), "a GOAWAY without error");
     eventually("its descriptor to be given back", || {
         client.request("GET", &origin.host(), "/", "", b"");
@@ -348,15 +349,10 @@ fn origin_in_use_on_one_shard_is_warm_on_its_sibling_and_stays_so() {
 fn dump_and_log_tell_of_http_2() {
     let (origin, proxy) =
         (options().scripted(), Proxy::one_shard(&["--access-log-format", "json+"]));
-    let mut client = Client::connect(&proxy);
-    client.request("GET", &origin.host(), "/", "", b"");
-    let mut conn = Http2Conn::open(origin.accept());
-    let request = conn.next_request();
-    conn.answer(request.stream, b"ok");
-    client.read_response();
+    let (mut client, mut conn, stream) = answered_once(&proxy, &origin);
     let line = proxy.wait_for_access_line(|line| line.get("uri") == "/");
     assert_eq!(line.get("proto"), "h2");
-    conn.goaway(request.stream, 0);
+    conn.goaway(stream, 0);
     let mut next = Http2Conn::open(origin.accept());
     client.request("GET", &origin.host(), "/held", "", b"");
     next.next_request();
