@@ -22,8 +22,8 @@ use crate::{
     upstream::{
         Shares, Upstream,
         dns::{Answer, Resolver},
-        lend::{Message, Neighbours},
         names::Names,
+        neighbours::{Message, Neighbours},
         own::Own,
         state::{Part, State},
         tls::Tls,

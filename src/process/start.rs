@@ -26,7 +26,7 @@ use crate::{
         Shares,
         dns::Resolver,
         fixed,
-        lend::Neighbours,
+        neighbours::Neighbours,
         own::Own,
         tls::{Roots, Tls},
     },

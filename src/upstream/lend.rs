@@ -8,100 +8,25 @@
 
 use super::{
     Upstream,
-    acquire::{Answer, Waiter, Waiting},
     addresses::AddressUse,
     claim::Claim,
     connection::{Connection, OpenCount, Transfer},
-    http2::borrowed::LenderEnd,
-    line::Permit,
+    neighbours::{Message, Wish},
     origins::{Key, Origin},
-    permits::{Permits, Ticket},
-    table::{Counts, Table},
+    table::Counts,
+    waiter::{Answer, Waiter, Waiting},
 };
 use crate::{
-    limits::{
-        LEND_WITHIN_MAX, LEND_WITHIN_MIN, LENDERS_ASKED_MAX, TRACKED_ORIGINS_MAX, WISHES_HELD_MAX,
-    },
+    limits::{LEND_WITHIN_MAX, LEND_WITHIN_MIN, LENDERS_ASKED_MAX, WISHES_HELD_MAX},
     observe::latency::Acquired,
-    shard::{self, mailbox::Mailbox},
+    shard,
 };
 use std::{
-    collections::hash_map::RandomState,
-    hash::BuildHasher,
     net::IpAddr,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
-
-/// What shards say to each other.
-pub enum Message {
-    /// A request of another shard has no connection.
-    Wanted(Arc<Wish>),
-    /// Here is one.
-    Lent(Arc<Wish>, Box<Transfer>),
-    /// Nobody who was asked has an idle one.
-    NothingIdle(Arc<Wish>),
-    /// Who stands in line may dial.
-    Permitted(Ticket, Permit),
-    /// Who stands in line gets a connection.
-    Handed(Ticket, Key, Box<Transfer>),
-    /// An idle one that its origin's home has room for, and the sender has not.
-    Home(Key, Box<Transfer>),
-    /// An origin speaks HTTP/2 and is in use.
-    Warm(Key),
-    /// A request asks for a place on an HTTP/2 connection to the origin.
-    Borrow(Key, Box<LenderEnd>),
-}
-
-/// A request without a connection, as other shards see it.
-pub struct Wish {
-    pub key: Key,
-    /// The shard of the request, and which of its waiters it is.
-    asker: usize,
-    waiter: usize,
-    /// For a request that must not be sent twice.
-    is_safe: bool,
-    pub claim: Claim,
-}
-
-impl Wish {
-    /// Which of its shard's waiters made it.
-    pub fn waiter(&self) -> usize {
-        self.waiter
-    }
-}
-
-/// The other shards: their mailboxes, and what all of them see.
-pub struct Neighbours {
-    mailboxes: Vec<Mailbox<Message>>,
-    pub table: Arc<Table>,
-    /// `--max-conns-per-host`; None: no bound.
-    pub permits: Option<Permits>,
-    hasher: RandomState,
-}
-
-impl Neighbours {
-    /// One mailbox for each shard, by its index; 0 connections a host: no bound.
-    pub fn new(mailboxes: Vec<Mailbox<Message>>, conns_per_host_max: usize) -> Arc<Self> {
-        let table = Table::new(TRACKED_ORIGINS_MAX, mailboxes.len());
-        let permits = (conns_per_host_max > 0).then(|| Permits::new(conns_per_host_max));
-        Arc::new(Self { mailboxes, table, permits, hasher: RandomState::new() })
-    }
-
-    pub fn hash(&self, key: &Key) -> u64 {
-        self.hasher.hash_one(key)
-    }
-
-    pub fn shards(&self) -> usize {
-        self.mailboxes.len()
-    }
-
-    /// Leaves a message for a shard. Errors: it comes back if the mailbox is full.
-    pub(super) fn tell(&self, shard: usize, message: Message) -> Result<(), Message> {
-        self.mailboxes[shard].send(message)
-    }
-}
 
 impl Upstream {
     /// Asks other shards for an idle connection. Returns whether there is hope for one.
@@ -134,8 +59,9 @@ impl Upstream {
         hope
     }
 
-    /// All who were asked have nothing: asks the next, if there are any.
-    fn ask_next(&self, wish: &Arc<Wish>, waiter: &Waiter) {
+    /// All who were asked have nothing: asks the next, if the request still waits and there are any.
+    pub(super) fn nothing_idle(&self, wish: &Arc<Wish>) {
+        let Some(waiter) = self.waiter_of(wish) else { return };
         let next = waiter.ask_next(LENDERS_ASKED_MAX);
         wish.claim.hope_for(next.len());
         if next.is_empty() || !self.ask(wish, next) {
@@ -157,29 +83,8 @@ impl Upstream {
         lend_within(cost)
     }
 
-    /// Takes in what another shard says.
-    pub fn deliver(&self, message: Message) {
-        match message {
-            Message::Wanted(wish) => self.grant(wish),
-            Message::Warm(key) => self.warm_up(key),
-            Message::Borrow(key, end) => self.lend_stream(&key, *end),
-            Message::Lent(wish, transfer) => {
-                let waiter = self.waiter_of(&wish);
-                self.arrive(wish.key.clone(), waiter, *transfer);
-            }
-            Message::Home(key, transfer) => self.arrive(key, None, *transfer),
-            Message::Permitted(ticket, permit) => self.permitted(ticket, permit),
-            Message::Handed(ticket, key, transfer) => self.handed(ticket, key, *transfer),
-            Message::NothingIdle(wish) => {
-                if let Some(waiter) = self.waiter_of(&wish) {
-                    self.ask_next(&wish, &waiter);
-                }
-            }
-        }
-    }
-
     /// Sends an idle connection to the shard that wishes one, or remembers the wish.
-    fn grant(&self, wish: Arc<Wish>) {
+    pub(super) fn grant(&self, wish: Arc<Wish>) {
         let origin = self.origins.borrow().by_key.get(&wish.key).cloned();
         let Some(origin) = origin else { return self.decline(wish) };
         while wish.claim.is_open() {
@@ -250,8 +155,13 @@ impl Upstream {
         }
     }
 
+    /// Takes in a connection for the request that made the wish.
+    pub(super) fn lent(&self, wish: &Arc<Wish>, transfer: Transfer) {
+        self.arrive(wish.key.clone(), self.waiter_of(wish), transfer);
+    }
+
     /// Takes in a connection that another shard sent: for the request that wished it, else for any other.
-    fn arrive(&self, key: Key, waiter: Option<Rc<Waiter>>, transfer: Transfer) {
+    pub(super) fn arrive(&self, key: Key, waiter: Option<Rc<Waiter>>, transfer: Transfer) {
         let origin = self.origin(key);
         let now = Instant::now();
         let since = transfer.since;

@@ -11,7 +11,7 @@ use super::{
     addresses::AddressUse,
     connection::{Connection, OpenCount, Transfer},
     dial::Dialling,
-    lend::{Message, Neighbours},
+    neighbours::{Message, Neighbours},
     origins::{Key, Origin},
     permits::{First, Ticket},
 };

@@ -18,11 +18,14 @@ pub mod dns;
 pub mod fixed;
 mod floor;
 pub mod http2;
+mod idle;
 mod idle_limit;
 mod known_names;
-pub mod lend;
+mod lease;
+mod lend;
 mod line;
 pub mod names;
+pub mod neighbours;
 mod origins;
 pub mod own;
 pub mod permits;
@@ -37,44 +40,39 @@ mod table;
 pub mod tls;
 mod tunnel;
 mod upkeep;
+mod waiter;
 mod warming;
 
 use crate::{
-    authority::{OriginUrl, Scheme},
+    authority::OriginUrl,
     error::{Cause, Error, Phase},
-    limits::{IDLE_PER_SHARD_MAX, ROUTES_CACHED_MAX},
-    observe::{
-        access_log::{ConnectionFacts, Protocol},
-        latency::{Acquired, Cost, OriginSnapshot},
-    },
+    limits::ROUTES_CACHED_MAX,
+    observe::latency::{Cost, OriginSnapshot},
     route::{Form, Route, route},
     shard::{Shard, watch::Watch},
-    via::Proxy,
 };
-use acquire::Waiter;
 use addresses::Chance;
-use connection::Connection;
 use fixed::Fixed;
 pub use fixed::InFlight;
 use http2::speaks::Speaks;
-use lend::Neighbours;
+pub use lease::Lease;
 use line::Standing;
 use names::Names;
+use neighbours::Neighbours;
 pub use origins::{Destination, Origin};
 use origins::{Key, Origins, Seat};
 use own::Own;
 use policy::Policy;
-use pool::ByKind;
 use slab::Slab;
 use state::State;
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    net::SocketAddr,
     rc::{Rc, Weak},
     sync::{Arc, mpsc::Sender},
     time::{Duration, Instant},
 };
 use tls::Tls;
+use waiter::Waiter;
 use warming::Warming;
 
 /// A shard's way to the origins.
@@ -122,82 +120,6 @@ pub enum Wants {
 
 /// Histograms copied without a pause: 2 µs each (PERF.md).
 const SNAPSHOTS_AT_ONCE: usize = 16;
-
-/// A connection in use by one request. Dropping it closes the connection, whatever state it is in; after a clean end
-/// [`Lease::finish`] gives it back.
-pub struct Lease {
-    pub connection: Connection,
-    /// How the request got it: one that was not made for it may have been given up by the origin meanwhile.
-    pub acquired: Acquired,
-    pub cost: Cost,
-    /// How long it was idle before, in milliseconds; small, because a lease is moved about.
-    idle_ms: u32,
-    origin: Rc<Origin>,
-}
-
-impl Lease {
-    /// For the access log.
-    pub fn facts(&self) -> ConnectionFacts {
-        ConnectionFacts {
-            origin: SocketAddr::new(self.connection.ip(), self.origin.key.dialled().1),
-            acquired: self.acquired,
-            cost: self.cost,
-            protocol: Protocol::Http11,
-            tls: self.connection.tls_facts(),
-        }
-    }
-
-    /// Records the time from the request sent to the first byte of the response.
-    pub fn record(&self, round_trip: Duration) {
-        let us = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
-        self.origin.latency.borrow_mut().record(us, self.acquired, self.cost);
-        self.connection.address.address().answered(round_trip);
-    }
-
-    /// The proxy that answers in the origin's name, if the request went to one.
-    pub fn asked_proxy(&self) -> Option<&Proxy> {
-        let key = &self.origin.key;
-        key.via.as_deref().filter(|_| key.scheme == Scheme::Http)
-    }
-
-    /// It was had before it was known what for.
-    pub fn for_one_that(self, wants: Wants) -> Self {
-        if wants == Wants::Safe {
-            self.origin.floor.note_careful(Instant::now());
-        }
-        self
-    }
-
-    /// Counts the request for the origin that its connection leads to.
-    pub fn count(&self) -> InFlight {
-        InFlight::of(&self.origin)
-    }
-
-    /// The connection turned out to have been closed by the origin while it was idle.
-    pub fn was_given_up(&self, now: Instant) {
-        let idle = match self.acquired {
-            Acquired::Reused => Duration::from_millis(self.idle_ms.into()),
-            Acquired::Lent => self.connection.idle_when_lent(now),
-            Acquired::Waited | Acquired::New => return,
-        };
-        self.origin.saw_end(self.connection.kind(), idle, now);
-    }
-
-    /// What a response said about how long its connection may be idle, in seconds.
-    pub fn told_idle_timeout(&self, seconds: u64) {
-        let now = Instant::now();
-        self.origin.learn(|limits| limits.told(seconds, now));
-    }
-
-    /// Gives the connection back after a clean end: the response ended by its framing, the origin lets it persist, the
-    /// request was sent whole, and no byte too many came.
-    pub fn finish(mut self, upstream: &Upstream, now: Instant) {
-        self.connection.was_used();
-        if self.connection.is_clean() {
-            upstream.keep(&self.origin, self.connection, now);
-        }
-    }
-}
 
 /// How much a shard may hold.
 #[derive(Clone, Copy, Debug)]
@@ -316,86 +238,11 @@ impl Upstream {
             Wants::Fresh => None,
         };
         if let Some((connection, since)) = idle {
-            let idle_ms = now.saturating_duration_since(since).as_millis();
-            let idle_ms = u32::try_from(idle_ms).unwrap_or(u32::MAX);
-            let acquired = Acquired::Reused;
-            return Ok(Lease { connection, acquired, cost, idle_ms, origin: origin.clone() });
+            let idle = now.saturating_duration_since(since);
+            return Ok(Lease::reused(connection, idle, cost, origin.clone()));
         }
         // On the heap: a wait's state is large, and requests that wait for an answer should not carry it.
         Box::pin(self.acquire(origin, watch, wants == Wants::Fresh)).await
-    }
-
-    /// Takes a connection between requests, idle since `since`: for one that waits in line, else idle.
-    fn keep(&self, origin: &Origin, mut connection: Connection, since: Instant) {
-        if connection.has_left() {
-            return connection.retire();
-        }
-        if let Some(home) = self.other_home(origin, connection.ip()) {
-            return self.keep(&home, connection, since);
-        }
-        if !origin.waiting.borrow().is_empty() {
-            match self.serve_waiting(origin, connection) {
-                Some(back) => connection = back,
-                None => return,
-            }
-        }
-        if let Some(connection) = self.hand_on(origin, connection, since) {
-            self.put_idle(origin, connection, since);
-        }
-    }
-
-    fn put_idle(&self, origin: &Origin, connection: Connection, since: Instant) {
-        if origin.forgotten.get() || self.idle.get() >= IDLE_PER_SHARD_MAX {
-            return;
-        }
-        let (shared, max) = (table::accesses(), self.idle_max(origin));
-        if max == 0 && origin.floor.is_named() {
-            return self.send_home(origin, connection, since);
-        }
-        let kind = connection.kind();
-        match origin.idle.borrow_mut().put(connection, kind, since, max) {
-            Some(oldest) => oldest.retire(),
-            None => {
-                debug_assert_eq!(shared, table::accesses(), "a hit used the shared table");
-                self.idle.set(self.idle.get() + 1);
-            }
-        }
-    }
-
-    /// The idle connection that was used last, if it is younger than its kind may be, and since when it is idle.
-    fn take_idle(
-        &self,
-        origin: &Origin,
-        now: Instant,
-        within: ByKind<Duration>,
-    ) -> Option<(Connection, Instant)> {
-        loop {
-            // A dead one is not counted any more once it is dropped; that is no part of a hit.
-            let shared = table::accesses();
-            let (connection, since) = origin.idle.borrow_mut().take(now, within)?;
-            self.idle.set(self.idle.get() - 1);
-            if connection.is_usable() {
-                debug_assert_eq!(shared, table::accesses(), "a hit used the shared table");
-                return Some((connection, since));
-            }
-            // It ended after it was last looked at.
-            let seen = origin.floor.looked.get().max(since);
-            origin.saw_end(connection.kind(), seen.saturating_duration_since(since), now);
-        }
-    }
-
-    /// Gives up the idle connection, of all origins, whose origin was not used for longest.
-    fn retire_oldest_idle(&self) {
-        let origins = self.origins.borrow();
-        let with_idle = origins.by_key.values().filter(|origin| !origin.idle.borrow().is_empty());
-        let Some(origin) = with_idle.min_by_key(|origin| origin.used.get()) else {
-            origins.by_key.values().any(|origin| origin.streams.retire_idle());
-            return;
-        };
-        if let Some(oldest) = origin.idle.borrow_mut().take_oldest() {
-            self.idle.set(self.idle.get() - 1);
-            oldest.retire();
-        }
     }
 
     /// Sends a copy of every origin's latency histogram, some at a time, so that no request waits for all of them.

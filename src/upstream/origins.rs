@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    acquire::Waiting,
     addresses::Addresses,
     connection::Connection,
     floor::Floor,
@@ -11,6 +10,7 @@ use super::{
     policy::Refused,
     pool::IdleSet,
     table::{Held, Multiplexes, Place, Told},
+    waiter::Waiting,
 };
 use crate::{
     authority::Scheme,

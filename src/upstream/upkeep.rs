@@ -4,10 +4,10 @@
 
 use super::{
     Upstream,
-    acquire::Waiting,
     connection::Connection,
     origins::Origin,
     pool::{ByKind, Kind},
+    waiter::Waiting,
 };
 use crate::shard::sys;
 use std::{

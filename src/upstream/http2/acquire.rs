@@ -277,7 +277,7 @@ fn granted_way(origin: &Rc<Origin>, granted: Granted, begun: Instant) -> Result<
         Granted::Http1(Some((connection, dialling))) => {
             let acquired = Acquired::New;
             let cost = dialling.cost(acquired, begun.elapsed());
-            let lease = Lease { connection, acquired, cost, idle_ms: 0, origin };
+            let lease = Lease::new(connection, acquired, cost, origin);
             Ok(Way::Http1(Some(lease)))
         }
         Granted::Slot(slot) => {

@@ -13,7 +13,7 @@ use crate::{
     limits::{HTTP2_BORROWED_MAX, HTTP2_BORROWED_MESSAGES_MAX, HTTP2_BORROWED_PER_SECOND},
     observe::access_log::TlsFacts,
     shard::pipe::{End, Loose, pipe},
-    upstream::{Upstream, lend::Message, origins::Origin},
+    upstream::{Upstream, neighbours::Message, origins::Origin},
 };
 use bytes::Bytes;
 use http::Request;

@@ -7,7 +7,7 @@
 use super::speaks::Speaks;
 use crate::upstream::{
     Upstream,
-    lend::Message,
+    neighbours::Message,
     origins::{Key, Origin},
 };
 use std::{rc::Rc, time::Instant};
