@@ -4,6 +4,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::ops::RangeInclusive;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -106,10 +107,18 @@ pub fn try_directory(dir: &Path) -> Result<(), String> {
     fs::remove_file(&probe).map_err(|error| format!("keeps a file that was removed: {error}"))
 }
 
-/// Tries whether a file may be written at `path`.
+/// Tries whether a file may be written at `path`: in place of what stands there, which must therefore be a file. Somebody who
+/// wants none may give /dev/null, and root would replace the host's.
 pub fn try_place(path: &Path) -> Result<(), String> {
-    if path.is_dir() {
+    let standing = fs::metadata(path).ok();
+    // What ends in a slash names one, there or not (path_resolution(7)).
+    if standing.as_ref().is_some_and(fs::Metadata::is_dir)
+        || path.as_os_str().as_bytes().ends_with(b"/")
+    {
         return Err("is a directory".to_owned());
+    }
+    if standing.is_some_and(|standing| !standing.is_file()) {
+        return Err("is a device, a pipe or a socket".to_owned());
     }
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

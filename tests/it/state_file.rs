@@ -225,20 +225,15 @@ fn address_that_must_not_be_dialled_is_not_dialled_because_a_file_names_it() {
 fn is_ignored(name: &str, content: &[u8], why: &str) {
     let path = place(name);
     fs::write(&path, content).expect("a file");
-    is_said_and_replaced(&path, why);
-}
-
-#[track_caller]
-fn is_said_and_replaced(path: &Path, why: &str) {
     let origin = Origin::answering(OK);
-    let proxy = options(path).start();
+    let proxy = options(&path).start();
     let said = proxy.wait_for_log("--state-file: ");
     assert!(said.contains(why) && said.contains("learned anew"), "no {why:?} in {said}");
     get(&proxy, &origin.host());
     get(&proxy, &origin.host());
     assert_eq!(proxy.log().matches("--state-file: ").count(), 1, "{}", proxy.log());
     end(proxy);
-    let text = expect_whole(path);
+    let text = expect_whole(&path);
     assert!(text.contains(&origin.addr().to_string()), "{text}");
 }
 
@@ -260,12 +255,29 @@ fn files_that_are_of_no_use_are_said_and_replaced() {
 }
 
 #[test]
-fn pipe_in_the_files_place_does_not_keep_the_start() {
+fn what_is_no_file_is_not_replaced_but_said_before_anything_is_served() {
     let path = place("pipe");
     let name = std::ffi::CString::new(path.to_str().expect("UTF-8")).expect("no NUL");
     // SAFETY: the name is NUL-terminated and lives.
     assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
-    is_said_and_replaced(&path, "no regular file");
+    let link = path.with_extension("link");
+    std::os::unix::fs::symlink("/dev/null", &link).expect("a link");
+    for (place, why) in [
+        (path.to_str().expect("UTF-8"), "is a device, a pipe or a socket"),
+        (link.to_str().expect("UTF-8"), "is a device, a pipe or a socket"),
+        ("/dev/null", "is a device, a pipe or a socket"),
+        ("/tmp", "is a directory"),
+        ("/tmp/nowhere/", "is a directory"),
+    ] {
+        for flag in ["--state-file", "--pid-file"] {
+            let (status, _, stderr) = Proxy::options(&["--check", flag, place]).run_to_end();
+            assert_eq!(status.code(), Some(2), "{flag} {place}: {stderr}");
+            assert!(stderr.contains(flag) && stderr.contains(why), "{stderr}");
+        }
+    }
+    let is_pipe = std::os::unix::fs::FileTypeExt::is_fifo;
+    assert!(is_pipe(&fs::metadata(&path).expect("the pipe").file_type()));
+    fs::remove_file(&link).expect("the link");
 }
 
 #[test]
