@@ -14,9 +14,13 @@ use crate::{
     upstream::state::{Part, State},
 };
 use std::{
+    ffi::OsStr,
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -29,6 +33,10 @@ use std::{
 /// How long the shards may take to say what they know. One that is busy longer makes the process keep the file as it is
 /// until the next time.
 const PARTS_WITHIN: Duration = Duration::from_secs(2);
+
+/// How old a temporary file is to be taken for one of a process that was killed: a save takes some milliseconds, and the
+/// process that makes it may not be seen from here (another container with the same directory).
+const TEMPORARY_STALE_AFTER: Duration = Duration::from_secs(60);
 
 /// What was read at the start.
 #[derive(Default)]
@@ -102,6 +110,7 @@ impl StateSaver {
         let mut saving =
             Saving { path, recalled, orders, saved: None, left: None, is_failing: false };
         thread::Builder::new().name("state".into()).spawn(move || {
+            sweep_stale(&saving.path);
             saving.run(&asked);
             // The process may be gone before it asks.
             ends.send(()).ok();
@@ -203,11 +212,45 @@ fn stamp(path: &Path) -> Option<Stamp> {
     Some((file.ino(), file.mtime(), file.mtime_nsec(), file.len()))
 }
 
+/// Removes what processes that were killed while they saved have left beside `path`. Errors change nothing: the next start
+/// tries again.
+fn sweep_stale(path: &Path) {
+    let Ok(entries) = fs::read_dir(directory_of(path)) else { return };
+    let now = SystemTime::now();
+    for entry in entries.flatten() {
+        // Of the name itself: a link is not followed.
+        let Ok(metadata) = entry.metadata() else { continue };
+        let age = metadata.modified().ok().and_then(|at| now.duration_since(at).ok());
+        let is_stale = metadata.is_file() && age.is_some_and(|age| age >= TEMPORARY_STALE_AFTER);
+        if is_stale && is_temporary_of(path, &entry.file_name()) {
+            fs::remove_file(entry.path()).ok();
+        }
+    }
+}
+
+/// Where a process writes before the file is whole.
+fn temporary_of(path: &Path, pid: u32) -> PathBuf {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{pid}.tmp"));
+    temporary.into()
+}
+
+/// Whether some process gives that name to its temporary file for `path`.
+fn is_temporary_of(path: &Path, name: &OsStr) -> bool {
+    let before = path.file_name().unwrap_or_default().as_bytes();
+    let rest = name.as_bytes().strip_prefix(before).and_then(|rest| rest.strip_prefix(b"."));
+    let pid = rest.and_then(|rest| rest.strip_suffix(b".tmp"));
+    pid.is_some_and(|pid| !pid.is_empty() && pid.iter().all(u8::is_ascii_digit))
+}
+
+fn directory_of(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
+}
+
 /// Writes the file beside its place and moves it there, so that at each moment there is a whole one: the old or the new.
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = Path::new(&temporary);
+    let temporary = &temporary_of(path, std::process::id());
     // Of a process of this id that was killed.
     fs::remove_file(temporary).ok();
     let written = create(temporary, text).and_then(|()| fs::rename(temporary, path));
@@ -216,9 +259,8 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
         fs::remove_file(temporary).ok();
         return written;
     }
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     // So that the new name survives a loss of power, too. Some file systems cannot; the file is whole all the same.
-    File::open(directory.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all()).ok();
+    File::open(directory_of(path)).and_then(|dir| dir.sync_all()).ok();
     Ok(())
 }
 

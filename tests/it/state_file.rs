@@ -281,6 +281,47 @@ fn what_is_no_file_is_not_replaced_but_said_before_anything_is_served() {
 }
 
 #[test]
+fn temporary_files_of_processes_that_were_killed_are_removed_and_no_others() {
+    let path = place("stale");
+    let directory = path.parent().expect("a directory");
+    let make = |name: &str, age: u64| {
+        let file = fs::File::create(directory.join(name)).expect("a file");
+        file.set_modified(SystemTime::now() - Duration::from_secs(age)).expect("its time");
+    };
+    for name in ["state.1.tmp", "state.4194304.tmp"] {
+        make(name, 61);
+    }
+    for name in ["state.tmp", "state..tmp", "state.1x.tmp", "other.1.tmp", "state.1.tmp.bak"] {
+        make(name, 61);
+    }
+    // Somebody may be writing it.
+    make("state.2.tmp", 30);
+    fs::create_dir_all(directory.join("state.3.tmp")).expect("a directory");
+    std::os::unix::fs::symlink("state.tmp", directory.join("state.4.tmp")).expect("a link");
+    end(options(&path).start());
+    expect_whole(&path);
+    let entries = fs::read_dir(directory).expect("the directory");
+    let name = |entry: std::io::Result<fs::DirEntry>| {
+        entry.expect("an entry").file_name().into_string().expect("UTF-8")
+    };
+    let mut left: Vec<String> = entries.map(name).collect();
+    left.sort();
+    let expected = [
+        "other.1.tmp",
+        "state",
+        "state..tmp",
+        "state.1.tmp.bak",
+        "state.1x.tmp",
+        "state.2.tmp",
+        "state.3.tmp",
+        "state.4.tmp",
+        "state.tmp",
+    ];
+    assert_eq!(left, expected);
+    fs::remove_dir_all(directory).expect("the directory");
+}
+
+#[test]
 fn length_of_the_file_is_bounded_at_and_one_past() {
     let origin = Origin::answering(OK);
     let whole = file(unix_now(), &line(&origin, "1", ""));
