@@ -22,6 +22,7 @@ mod http2_attacks;
 mod http2_borrowed;
 mod http2_bounds;
 mod http2_flow;
+mod http2_malformed;
 mod http2_pool;
 mod idle_limit;
 mod ids;

@@ -18,8 +18,11 @@ pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 1;
 pub const ACK: u8 = 1;
 pub const END_HEADERS: u8 = 4;
+pub const PADDED: u8 = 8;
 
+pub const NO_ERROR: u32 = 0;
 pub const INTERNAL_ERROR: u32 = 2;
+pub const FLOW_CONTROL_ERROR: u32 = 3;
 pub const REFUSED_STREAM: u32 = 7;
 pub const CANCEL: u32 = 8;
 pub const HTTP_1_1_REQUIRED: u32 = 13;
@@ -319,8 +322,7 @@ impl Http2Conn {
                 self.read_frame().expect("a window instead of the connection's end");
                 continue;
             }
-            self.window -= n as i64;
-            *self.windows.get_mut(&stream).expect("a window") -= n as i64;
+            self.spend(stream, n);
             let last = n == rest.len();
             self.send_frame(DATA, if last { flags } else { 0 }, stream, &rest[..n]);
             rest = &rest[n..];
@@ -328,6 +330,12 @@ impl Http2Conn {
                 return;
             }
         }
+    }
+
+    /// Counts `n` bytes of DATA, padding too, against the windows.
+    pub fn spend(&mut self, stream: u32, n: usize) {
+        self.window -= n as i64;
+        *self.windows.get_mut(&stream).expect("a window") -= n as i64;
     }
 
     /// A whole response of status 200 with its length.
