@@ -309,6 +309,19 @@ fn trailers_that_break_the_rules_cut_the_body() {
     }
 }
 
+#[test]
+fn trailers_at_the_bound_pass_and_one_byte_more_cuts_the_body() {
+    let mut table = Table::start();
+    for (bytes, expected) in [(8192, Outcome::Whole("begun".to_owned())), (8193, Outcome::Cut)] {
+        let value = "v".repeat(bytes - "x-a: \r\n".len());
+        table.ends_the_stream(&format!("{bytes} bytes"), expected, |conn, stream| {
+            conn.headers(stream, &[(":status", "200")], 0);
+            conn.body(stream, b"begun", 0);
+            conn.headers(stream, &[("x-a", &value)], END_STREAM);
+        });
+    }
+}
+
 /// RFC 9113 §8.3 calls such a message malformed. The library drops the pseudo-fields without a word.
 #[test]
 fn pseudo_fields_of_requests_and_those_in_trailers_reach_nobody() {

@@ -144,14 +144,17 @@ pub async fn download(
         }
         let trailers = if gather.ended {
             match ends.watch.unless_cut(receiving.trailers()).await {
-                Some(Ok(trailers)) => trailers,
-                Some(Err(trouble)) => return Err(broken(trouble.cause)),
-                None => return Err(broken(Cause::TimedOut)),
+                Some(Ok(trailers)) => Ok(trailers),
+                Some(Err(trouble)) => Err(broken(trouble.cause)),
+                None => Err(broken(Cause::TimedOut)),
             }
         } else {
-            Vec::new()
+            Ok(Vec::new())
         };
-        gather.send(ends, data, plan.body_out, trailers.is_empty(), out).await?;
+        // What came reaches the client, too, where the end that it has does not.
+        let is_plain_end = trailers.as_ref().is_ok_and(Vec::is_empty);
+        gather.send(ends, data, plan.body_out, is_plain_end, out).await?;
+        let trailers = trailers?;
         receiving.release(n);
         if gather.ended {
             if left.is_some_and(|left| left > 0) {
