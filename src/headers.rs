@@ -336,12 +336,16 @@ pub struct Target<'t> {
 impl<'t> Target<'t> {
     /// Takes a request target apart. Errors: a form that no request to a proxy may have.
     pub fn parse(method: &str, target: &'t str) -> Result<Self, &'static str> {
+        // RFC 9112 §3.2: none of the forms has a fragment. One reader cuts it off, another takes it for a part of the path.
+        if memchr::memchr(b'#', target.as_bytes()).is_some() {
+            return Err("the request target has a fragment (#), which is no part of a request");
+        }
         if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
             return Ok(Self { absolute: None, before_path: "", path_and_query: target });
         }
         let (scheme, rest) = Scheme::split(target)
             .ok_or("the request target is neither a path nor an absolute http URL")?;
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path_and_query) = rest.split_at(end);
         let before_path = match path_and_query.as_bytes().first() {
             Some(b'/') => "",

@@ -290,6 +290,14 @@ fn absolute_target_without_an_authority_gets_400() {
 }
 
 #[test]
+fn target_with_a_fragment_gets_400() {
+    for target in ["/a#b", "/#", "/a?b#c", "http://ORIGIN#a", "http://ORIGIN/a?b#c", "/.api/stats#"]
+    {
+        refuses_target(target);
+    }
+}
+
+#[test]
 fn absolute_target_without_a_label_gets_400() {
     refuses_target("http://example.com/a");
 }
