@@ -10,7 +10,7 @@
 #![forbid(unsafe_code)]
 
 use crate::{
-    authority::{Invalid, OriginUrl, Scheme, canonical, check_name, split_port},
+    authority::{Invalid, OriginUrl, Scheme, canonical, check_name, is_host_spelling, split_port},
     rules::Rules,
 };
 
@@ -70,6 +70,12 @@ pub fn route(authority: &[u8], form: Form, rules: &Rules) -> Result<Route, &'sta
     let Some((scheme, origin)) = find_label(name) else {
         return true_name(name, port, form, rules);
     };
+    // RFC 9112 §3.2: an invalid Host is a 400. What follows the label is not looked at but for this: with a user info, a path
+    // or a space in it another reader could take it for another host.
+    let ignored = &name.as_bytes()[origin.map_or(0, str::len)..];
+    if !is_host_spelling(ignored) {
+        return Err(BAD_ORIGIN);
+    }
     let name = check_name(origin.ok_or(NO_ORIGIN)?).map_err(explain)?;
     let host = match port {
         Some(port) => format!("{name}:{port}"),
@@ -222,6 +228,14 @@ mod tests {
             "0x7f000001.ccnproxy",
             "1.2.3.4.5.ccnproxy",
             "256.1.1.1.ccnproxy",
+            "a.ccnproxy.u@b",
+            "a.ccnproxy.b c",
+            "a.ccnproxy/b",
+            "a.ccnproxy.b/c",
+            "a.ccnproxy.b?c",
+            "a.ccnproxy.b#c",
+            "a.ccnproxy.b\\c",
+            "a.ccnproxy.\u{e9}",
             "0177.0.0.1.ccnproxy",
         ] {
             assert!(by_label(host.as_bytes()).is_err(), "{host}");

@@ -12,6 +12,10 @@ pub const ORIGINS_MAX: usize = 1024;
 /// are forgotten and routed again.
 pub const ROUTES_CACHED_MAX: usize = 4096;
 
+/// Longest spelling that is remembered, in bytes; a longer one is routed anew each time. A name has 253 (RFC 1035 §2.3.4), a
+/// port six; what follows a ccnproxy label may fill a head, and 12,288 heads would be 750 MiB a shard.
+pub const ROUTE_CACHED_BYTES_MAX: usize = 512;
+
 /// Idle connections of all origins that a shard keeps. Beyond it a connection is closed instead of kept.
 pub const IDLE_PER_SHARD_MAX: usize = 8192;
 

@@ -46,7 +46,7 @@ mod warming;
 use crate::{
     authority::OriginUrl,
     error::{Cause, Error, Phase},
-    limits::ROUTES_CACHED_MAX,
+    limits::{ROUTE_CACHED_BYTES_MAX, ROUTES_CACHED_MAX},
     observe::latency::{Cost, OriginSnapshot},
     route::{Form, Route, route},
     shard::{Shard, watch::Watch},
@@ -170,11 +170,14 @@ impl Upstream {
         let Route { origin, host } = route(authority, form, &self.shard.config.rules)
             .map_err(|why| Error::client(Phase::Route, Cause::NoRoute(why)))?;
         let origin = self.origin(self.key_of(origin));
+        let destination = Rc::new(Destination::new(origin, host));
+        if authority.len() > ROUTE_CACHED_BYTES_MAX {
+            return Ok(destination);
+        }
         let known = &mut self.origins.borrow_mut().by_authority[form.index()];
         if known.len() >= ROUTES_CACHED_MAX {
             known.clear();
         }
-        let destination = Rc::new(Destination::new(origin, host));
         known.insert(authority.into(), destination.clone());
         Ok(destination)
     }

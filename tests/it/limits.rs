@@ -79,6 +79,35 @@ fn second_request_head_of_a_pipeline_has_the_bound_for_itself() {
 }
 
 #[test]
+fn spellings_of_an_origin_that_fill_a_head_are_served_and_not_remembered() {
+    let (origin, proxy) = (Origin::answering(OK), Proxy::one_shard(&["--access-log-dir=none"]));
+    let mut client = Client::connect(&proxy);
+    let zone = "z".repeat(60_000);
+    let mut get = |n: usize| {
+        let host = format!("127.0.0.1.ccnproxy.{n}{zone}:{}", origin.addr().port());
+        client.request("GET", &host, "/", "", b"");
+        assert_eq!(client.read_response().status, 200);
+    };
+    (0..20).for_each(&mut get);
+    let before = proxy.resident_kib();
+    (20..620).for_each(&mut get);
+    let grown = proxy.resident_kib().saturating_sub(before);
+    assert!(grown < 12 * 1024, "{grown} KiB for 36 MiB of spellings");
+    // One that is remembered is found again, at the bound and one past.
+    let longest = chocon_uring::limits::ROUTE_CACHED_BYTES_MAX;
+    for len in [longest, longest + 1] {
+        let port = origin.addr().port().to_string();
+        let zone = "z".repeat(len - "127.0.0.1.ccnproxy.:".len() - port.len());
+        let host = format!("127.0.0.1.ccnproxy.{zone}:{port}");
+        assert_eq!(host.len(), len);
+        for _ in 0..2 {
+            client.request("GET", &host, "/", "", b"");
+            assert_eq!(client.read_response().status, 200);
+        }
+    }
+}
+
+#[test]
 fn target_at_the_bound_is_served() {
     serves(|host| target_of(TARGET_BYTES_MAX, host));
 }

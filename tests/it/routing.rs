@@ -78,6 +78,13 @@ fn several_labels_that_follow_are_ignored() {
 }
 
 #[test]
+fn what_follows_the_label_and_is_no_host_gets_400() {
+    for odd in ["u@evil.test", "a b", "a/b", "a?b", "a\\b"] {
+        leads_nowhere(&format!("127.0.0.1.ccnproxy.{odd}"));
+    }
+}
+
+#[test]
 fn upper_case_label_is_recognised() {
     assert_eq!(host_seen("127.0.0.1.CcnProxy:PORT"), "127.0.0.1:PORT");
 }
