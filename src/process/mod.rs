@@ -54,6 +54,29 @@ enum Event {
     Shard(usize, Report),
 }
 
+/// Why nothing is served.
+enum NotStarted {
+    /// It was told to end while it waited for warm connections.
+    Ended(i32),
+    /// Cause and remedy in words.
+    Failed(String),
+}
+
+impl From<String> for NotStarted {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
+    }
+}
+
+/// What came of the wait for a report of each shard.
+enum Awaited {
+    All,
+    /// The deadline passed.
+    NotAll,
+    /// A signal asked for the end.
+    Ended(i32),
+}
+
 /// Runs the proxy until it is told to end. Returns the exit status: 0 after an orderly end, 1 if it could not start, if
 /// requests had to be cut, or if a shard died.
 pub fn run(config: Config) -> i32 {
@@ -80,10 +103,16 @@ pub fn run(config: Config) -> i32 {
     if !config.ignored_variables.is_empty() {
         log::warn!("variables that are not used: {}", config.ignored_variables.join(", "));
     }
-    let started = inherited.and_then(|inherited| start(config, &writer, signals, inherited));
+    let started = inherited
+        .map_err(NotStarted::from)
+        .and_then(|inherited| start(config, &writer, signals, inherited));
     let status = match started {
         Ok(process) => process.serve(),
-        Err(why) => {
+        Err(NotStarted::Ended(signal)) => {
+            log::info!("ended by signal {signal} before it served: nothing was cut");
+            0
+        }
+        Err(NotStarted::Failed(why)) => {
             log::error!("{why}");
             1
         }
@@ -105,28 +134,36 @@ struct Process {
 
 impl Process {
     /// Lets the shards take clients once their connections are warm, or `within` is over; waits until all do.
-    fn open(&self, within: Duration) -> Result<(), String> {
+    fn open(&self, within: Duration) -> Result<(), NotStarted> {
         let begun = Instant::now();
         let is_warm = |report: &Report| matches!(report, Report::Warm);
-        if !self.await_all(is_warm, Some(begun + within))? && !within.is_zero() {
-            log::info!(
+        match self.await_all(is_warm, Some(begun + within))? {
+            Awaited::NotAll if !within.is_zero() => log::info!(
                 "serving begins, though not all connections that are to be ready were made within {within:?} \
                  (--warm-wait)"
-            );
+            ),
+            Awaited::NotAll | Awaited::All => {}
+            Awaited::Ended(signal) => return Err(NotStarted::Ended(signal)),
         }
         for orders in &self.orders {
             let told = orders.send(Order::Open);
             told.map_err(|_| "a shard is too busy to be told to open".to_owned())?;
         }
-        self.await_all(|report| matches!(report, Report::Ready), None).map(|_| ())
+        match self.await_all(|report| matches!(report, Report::Ready), None)? {
+            Awaited::All | Awaited::NotAll => Ok(()),
+            // Some shards may have clients by now.
+            Awaited::Ended(signal) => {
+                Err(NotStarted::Failed(format!("ended by signal {signal} as it began to serve")))
+            }
+        }
     }
 
-    /// Waits for a report of each shard. Returns whether all came before `deadline`.
+    /// Waits for a report of each shard.
     fn await_all(
         &self,
         is: impl Fn(&Report) -> bool,
         deadline: Option<Instant>,
-    ) -> Result<bool, String> {
+    ) -> Result<Awaited, String> {
         let mut count = 0;
         while count < self.orders.len() {
             let event = match deadline {
@@ -142,12 +179,12 @@ impl Process {
                 }
                 Ok(Event::Shard(_, report)) => count += usize::from(is(&report)),
                 Ok(Event::Signal(libc::SIGUSR1 | libc::SIGHUP)) => {}
-                Ok(Event::Signal(signal)) => return Err(format!("ended by signal {signal}")),
-                Err(RecvTimeoutError::Timeout) => return Ok(false),
+                Ok(Event::Signal(signal)) => return Ok(Awaited::Ended(signal)),
+                Err(RecvTimeoutError::Timeout) => return Ok(Awaited::NotAll),
                 Err(RecvTimeoutError::Disconnected) => return Err("the shards are gone".to_owned()),
             }
         }
-        Ok(true)
+        Ok(Awaited::All)
     }
 
     fn serve(&self) -> i32 {

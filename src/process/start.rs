@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    Event, Process, advice,
+    Event, NotStarted, Process, advice,
     inherited::Adopted,
     listeners::{self, Listeners},
     notify::notify,
@@ -42,13 +42,13 @@ use std::{
     time::Duration,
 };
 
-/// Sets up what is shared, starts the shards and waits until all of them accept, which they do when they are warm. Errors: cause and remedy in words.
+/// Sets up what is shared, starts the shards and waits until all of them accept, which they do when they are warm.
 pub fn start(
     config: Config,
     writer: &Writer,
     signals: SignalSet,
     (inherited, note): Adopted,
-) -> Result<Process, String> {
+) -> Result<Process, NotStarted> {
     let config = Arc::new(config);
     let descriptors = sys::raise_descriptor_limit()
         .map_err(|e| format!("the limit of open files cannot be read: {e}"))?;

@@ -66,6 +66,22 @@ fn origin_that_does_not_answer_keeps_clients_for_the_bound_and_no_longer() {
 }
 
 #[test]
+fn process_that_is_told_to_end_meanwhile_ends_at_once_with_0() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let origin = TlsOrigin::scripted();
+        let flags = ["--warm", &warm(&origin, 1), "--warm-wait", "1m"];
+        let mut proxy = Proxy::options(&flags).start_waiting();
+        // Its handshake does not go on: the wait has begun, and would last.
+        let _handshake = origin.accept_tcp();
+        proxy.signal(signal);
+        assert_eq!(proxy.wait_exit().code(), Some(0));
+        let log = proxy.log();
+        assert!(log.contains(&format!("ended by signal {signal} before it served")), "{log}");
+        assert!(!log.contains("listening on"), "{log}");
+    }
+}
+
+#[test]
 fn origin_that_refuses_is_not_waited_for() {
     let refusing = RefusingAddr::new();
     let url = format!("http://{}=4", refusing.addr);

@@ -309,6 +309,13 @@ impl ProxyOptions {
         Proxy { child, addr, stderr, stdout, may_exit: false, may_panic: false }
     }
 
+    /// Does not wait until it serves, so that it has no address yet.
+    pub fn start_waiting(self) -> Proxy {
+        let (child, stdout, stderr) = self.spawn();
+        let addr = SocketAddr::from(([0, 0, 0, 0], 0));
+        Proxy { child, addr, stderr, stdout, may_exit: false, may_panic: false }
+    }
+
     /// Runs to the end without ever listening: status, stdout, stderr.
     #[track_caller]
     pub fn run_to_end(self) -> (ExitStatus, String, String) {
