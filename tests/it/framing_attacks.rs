@@ -181,7 +181,7 @@ fn second_answer_behind_the_first_reaches_nobody() {
     let evil = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: \
                 4\r\n\r\nEVIL";
     let origin = Origin::answering(evil);
-    let proxy = Proxy::one_shard(&[]);
+    let proxy = Proxy::one_shard(&["--warm-learned", "off"]);
     for _ in 0..3 {
         let mut client = Client::connect(&proxy);
         client.get(&origin, "/");

@@ -120,7 +120,8 @@ fn requests_of_a_shard_are_served_in_their_order() {
 #[test]
 fn connection_that_the_origin_ends_makes_room_for_the_next() {
     let origin = Origin::answering_once(OK);
-    let proxy = Proxy::start(&["--cores", "2", "--max-conns-per-host", "1"]);
+    let flags = ["--cores", "2", "--max-conns-per-host", "1", "--warm-learned", "off"];
+    let proxy = Proxy::start(&flags);
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {

@@ -151,7 +151,9 @@ fn name_that_does_not_exist_is_asked_for_once_in_a_while() {
 #[test]
 fn answer_is_kept_for_its_time_to_live() {
     let records = HashMap::from([("kept.test", (vec![Ipv4Addr::LOCALHOST], 300))]);
-    let Some((server, proxy)) = with_name_server("kept", records) else { return };
+    let Some((server, options)) = to_ask_name_server("kept", records) else { return };
+    // Each connection is made for a request.
+    let proxy = options.flag("--warm-learned", "off").start();
     let origin = Origin::answering(OK_CLOSE);
     for _ in 0..5 {
         let host = format!("kept.test.ccnproxy:{}", origin.addr().port());

@@ -28,7 +28,7 @@ fn expect_fresh(client: &mut Client, origin: &Origin) {
 /// Two exchanges with an origin that answers `answer`; how many connections they took.
 fn connections_for_two(answer: &str) -> usize {
     let origin = Origin::answering(answer);
-    let proxy = Proxy::one_shard(&[]);
+    let proxy = Proxy::one_shard(&["--warm-learned", "off"]);
     for _ in 0..2 {
         let mut client = Client::connect(&proxy);
         client.get(&origin, "/");
@@ -102,7 +102,7 @@ fn connection_is_not_reused_after_extra_bytes_behind_chunks() {
 #[test]
 fn connection_is_not_reused_after_a_body_behind_204() {
     let origin = Origin::answering("HTTP/1.1 204 No Content\r\n\r\nEVIL");
-    let proxy = Proxy::one_shard(&[]);
+    let proxy = Proxy::one_shard(&["--warm-learned", "off"]);
     for _ in 0..2 {
         let mut client = Client::connect(&proxy);
         client.get(&origin, "/");
@@ -114,7 +114,7 @@ fn connection_is_not_reused_after_a_body_behind_204() {
 #[test]
 fn connection_is_not_reused_after_a_body_behind_head() {
     let origin = Origin::answering(OK);
-    let proxy = Proxy::one_shard(&[]);
+    let proxy = Proxy::one_shard(&["--warm-learned", "off"]);
     let mut client = Client::connect(&proxy);
     client.request("HEAD", &origin.host(), "/", "", b"");
     client.read_response_to("HEAD");

@@ -12,7 +12,8 @@ struct Scene {
 
 fn scene() -> Scene {
     let origin = Origin::scripted();
-    let proxy = Proxy::one_shard(&[]);
+    // Each connection is made for a request.
+    let proxy = Proxy::one_shard(&["--warm-learned", "off"]);
     let mut client = Client::connect(&proxy);
     client.get(&origin, "/warm");
     let mut idle = origin.accept();

@@ -79,7 +79,7 @@ fn connection_that_names_content_length_does_not_remove_it() {
 #[test]
 fn origins_close_is_not_the_clients() {
     let origin = Origin::answering_once(answer_to_get("Connection: close\r\n"));
-    let proxy = Proxy::start(&[]);
+    let proxy = Proxy::start(&["--warm-learned", "off"]);
     let mut client = Client::connect(&proxy);
     for _ in 0..2 {
         client.get(&origin, "/");
