@@ -20,6 +20,7 @@ import run_folder  # noqa: E402
 import summary  # noqa: E402
 import svg  # noqa: E402
 import syscalls  # noqa: E402
+from peers import OURS  # noqa: E402
 
 HERE = {"compiler": "rustc 1", "libc": "glibc 2", "cpu": "x86_64 avx2"}
 ELSEWHERE = {**HERE, "compiler": "rustc 2"}
@@ -80,7 +81,8 @@ class Flags(unittest.TestCase):
     def test_sizes_grow(self):
         sizes = [len(self.plan(*flags).cells) for flags in (["--quick"], [], ["--all"])]
         self.assertEqual(sizes, sorted(sizes))
-        self.assertEqual(len(self.plan("--all").cells), 3 * 4 * 5 + 3 * 3 + 3)
+        self.assertEqual(len(self.plan("--all").cells), 3 * 4 * 5 + 3 * 2 + 3 * 3 + 3)
+        self.assertEqual({c.connections for c in self.plan("--all").cells if c.body == options.LONG_BODY}, {1, 4})
 
     def test_axes_make_a_product(self):
         plan = self.plan("--origins", "http", "--bodies", "2 64k", "--connections", "1,16")
@@ -128,6 +130,23 @@ class Output(unittest.TestCase):
         ours = [cost_row("a", n, us) for n, us in enumerate((10, 12, 11))]
         theirs = [cost_row("b", n, us) for n, us in enumerate((20, 20, 22))]
         self.assertEqual(summary.ratio(ours, theirs), "**0.55** (0.50–0.60)")
+
+    def test_any_peer_but_those_named_is_a_reference(self):
+        rows = [cost_row(peer, 0, us) for peer, us in ((OURS, 10), ("haproxy", 20), ("mine", 40))]
+        (text,) = summary.cost_tables(rows)
+        self.assertTrue(text.endswith("| 10.0 ± 0.0 | 20.0 ± 0.0 | 40.0 ± 0.0 | **0.25** (0.25–0.25) |"), text)
+
+    def test_http2_is_told_beside_http1_of_the_same_round(self):
+        over_tls = [{**cost_row("a", n, us), "origin": "https"} for n, us in enumerate((10, 40))]
+        over_h2 = [{**cost_row("a", n, us), "origin": "h2"} for n, us in enumerate((11, 36))]
+        (text,) = summary.protocol_tables(over_tls + over_h2)
+        self.assertTrue(text.endswith("| 25.0 ± 15.0 | 23.5 ± 12.5 | **0.94** (0.90–1.10) |"), text)
+        self.assertEqual(list(summary.protocol_tables(over_h2)), [])
+
+    def test_bulk_is_told_in_bytes_a_cpu_second(self):
+        rows = [{**cost_row(peer, 0, us), "body": 1024 * 1024} for peer, us in ((OURS, 500), ("nginx", 1000))]
+        (text,) = summary.bulk_tables([*rows, cost_row(OURS, 0, 10)])
+        self.assertTrue(text.endswith("| http | 1 MiB | 64 | wrk | 2.10 | 1.05 | **2.00** |"), text)
 
     def test_log_is_told_as_a_change(self):
         rows = [cost_row("a", 0, 10), {**cost_row("a", 0, 11), "log": "file"}]

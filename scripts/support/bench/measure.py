@@ -3,10 +3,10 @@
 import os
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from accounting import cpu_ns, open_connections, rss_kib
-from load import Target, has
+from load import BULK_BYTES_MIN, Target, has
 from options import TYPICAL, Cell
 from peers import DIRECT, Running, Stage
 from processes import CannotStart
@@ -101,37 +101,52 @@ def target(side, body):
 
 
 def bench_cost(bench):
-    """Closed loop: every peer in turn, round after round, cell by cell."""
+    """Each cell of the plan, one side after another in a round, round by round.
+
+    The protocols that are spoken over TLS take turns in one round, so that what HTTP/2 costs beside
+    HTTP/1.1 is said by neighbours in time, too.
+    """
     groups = {}
     for cell in bench.plan.cells:
-        groups.setdefault((cell.origin, cell.log), []).append(cell)
+        where = (cell.origin == "http", cell.log)
+        groups.setdefault(where, {}).setdefault(cell.situation, []).append(cell)
     done = 0
-    for (scheme, log), cells in groups.items():
-        with bench.sides(scheme, log) as running:
-            for name, side in running.items():
-                check_pooling(bench, name, side, scheme)
-            for cell in cells:
-                done += 1
-                say(f"cost {done}/{len(bench.plan.cells)}: {words(cell)}")
-                cost_of_cell(bench, cell, running)
+    for (_, log), situations in groups.items():
+        with ExitStack() as started:
+            running = {}
+            for scheme in dict.fromkeys(cell.origin for cells in situations.values() for cell in cells):
+                running[scheme] = started.enter_context(bench.sides(scheme, log))
+                for name, side in running[scheme].items():
+                    check_pooling(bench, name, side, scheme)
+            for cells in situations.values():
+                done += len(cells)
+                say(f"cost {done}/{len(bench.plan.cells)}: {', '.join(map(words, cells))}")
+                cost_of_situation(bench, cells, running)
 
 
-def cost_of_cell(bench, cell, running):
-    where = {"origin": cell.origin, "body": cell.body, "c": cell.connections, "log": cell.log, "load": cell.load}
+def cost_of_situation(bench, cells, running):
+    """Cells that differ in the origin only: all sides of all of them take turns."""
+    turns = [(cell, name, side) for cell in cells for name, side in running[cell.origin].items()]
     # Pools filled and handshakes made before anything counts.
-    for side in running.values():
+    for cell, _, side in turns:
         warm(bench, cell, side)
-    seconds = cell.seconds(bench.plan.seconds)
-    for number in range(cell.rounds(bench.plan.rounds)):
-        for name, side in running.items():
-            run = lambda side=side: closed(bench, cell, side, seconds)
-            bench.measured("cost", name, side, run, round=number, **where)
+    # One program's protocols next to each other.
+    first = list(dict.fromkeys(name for _, name, _ in turns))
+    turns.sort(key=lambda turn: first.index(turn[1]))
+    seconds = cells[0].seconds(bench.plan.seconds)
+    for number in range(cells[0].rounds(bench.plan.rounds)):
+        for cell, name, side in turns:
+            run = lambda cell=cell, side=side: closed(bench, cell, side, seconds)
+            where = {"body": cell.body, "c": cell.connections, "log": cell.log, "load": cell.load}
+            bench.measured("cost", name, side, run, round=number, origin=cell.origin, **where)
 
 
 def warm(bench, cell, side):
     try:
         if has("oha"):
-            bench.generators.counted(target(side, cell.body), cell.connections, WARM_REQUESTS + 2 * cell.connections)
+            # Of long bodies each connection gets its own and no more.
+            more = 0 if cell.body >= BULK_BYTES_MIN else WARM_REQUESTS + cell.connections
+            bench.generators.counted(target(side, cell.body), cell.connections, more + cell.connections)
         else:
             closed(bench, cell, side, WARM_SECONDS)
     except CannotStart as why:

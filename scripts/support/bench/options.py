@@ -15,11 +15,14 @@ LOADS = ("wrk", "oha")
 TYPICAL = 64
 CONNECTIONS = (1, 16, 64, 256, 1024)
 BODIES = (2, 1024, 64 * 1024, 1024 * 1024)
+# What moves long files: few connections, each with more under way than any buffer holds.
+LONG_BODY = 64 * 1024 * 1024
+LONG_CONNECTIONS = (1, 4)
 FEW_ROUNDS_MAX = 3
 # Minutes that the three sizes may take.
 QUICK_MINUTES, DEFAULT_MINUTES, ALL_MINUTES = 2, 10, 26
 CONNECTIONS_MAX = 4096
-BODY_BYTES_MAX = 64 * 1024 * 1024
+BODY_BYTES_MAX = LONG_BODY
 UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
 JUDGED_CONNECTIONS = (64, 256)
 BODIES_A_CONNECTION = 4
@@ -36,6 +39,11 @@ class Cell:
     connections: int
     log: str
     load: str
+
+    @property
+    def situation(self):
+        """All but the origin."""
+        return self.body, self.connections, self.log, self.load
 
     def rounds(self, usual):
         """The bars of the project are judged where rounds are doubled; the longest runs are single."""
@@ -88,7 +96,7 @@ def parse(arguments):
         sections.add_argument(f"--{name}", *also, action="store_true", help=SECTION_HELP[name])
     axes = p.add_argument_group("axes of cost (lists by comma or blank); naming one gives their product")
     axes.add_argument("--origins", type=choices(SCHEMES), metavar="LIST", help="http, https, h2")
-    axes.add_argument("--bodies", "--body", type=numbers(BODY_BYTES_MAX), metavar="LIST", help="2, 1k, 64k, 1m")
+    axes.add_argument("--bodies", "--body", type=numbers(BODY_BYTES_MAX), metavar="LIST", help="2, 1k, 64k, 1m, 64m")
     axes.add_argument("--connections", type=numbers(CONNECTIONS_MAX), metavar="LIST", help="1, 16, 64, 256, 1024")
     axes.add_argument("--logs", type=choices(LOGS), metavar="LIST", help="access log: off, file")
     axes.add_argument("--loads", type=choices(LOADS), metavar="LIST", help="wrk, oha")
@@ -158,6 +166,7 @@ def default_cells(origins):
 
 def all_cells(origins):
     cells = [Cell(*one, "off", "wrk") for one in product(origins, BODIES, CONNECTIONS)]
+    cells += [Cell(o, LONG_BODY, c, "off", "wrk") for o in origins for c in LONG_CONNECTIONS]
     # What a line of the log costs does not depend on the body.
     cells += [Cell(o, 2, c, "file", "wrk") for o in origins for c in (1, TYPICAL, 256)]
     return cells + [Cell(o, 2, TYPICAL, "off", "oha") for o in origins]

@@ -7,14 +7,15 @@ from load import BULK_BYTES_MIN
 from options import TYPICAL
 from peers import DIRECT, OURS
 
-# Whose cost ours is divided by.
-REFERENCES = ("nginx", "relay-monoio")
+# Whose cost ours is not divided by; by nginx's, the nearest floor's and any --peer's it is.
+NO_REFERENCES = (OURS, "haproxy", "relay-epoll")
 METHOD = """\
 CPU: growth of `schedstat` over all threads of the process and its children, user space and kernel, divided by the
 requests that the generator completed (from bodies of 64 KiB on: by the bytes that it received ÷ the body's length).
-Rounds are interleaved (A B C A B C); a figure is the median of its runs and ± half their range; a ratio is that of the
-medians, in brackets the lowest and highest of the pairs that stood in one round. All get the same request bytes. No
-errors unless a note says so. The relays are the floor of a request; long bodies they copy through one small buffer."""
+Rounds are interleaved (A B C A B C, with both protocols over TLS in one round); a figure is the median of its runs and
+± half their range; a ratio is that of the medians, in brackets the lowest and highest of the pairs that stood in one
+round. All get the same request bytes. No errors unless a note says so. The relays are the floor of a request; long
+bodies they copy through one small buffer."""
 RATE_METHOD = """\
 Medians. Where there are two CPUs the generator shares its own with the origin: the rate is often its limit."""
 RATE_BRIEF = f""" Of {TYPICAL} connections without a log; the others are in the run's `summary.md`."""
@@ -31,7 +32,8 @@ def write(environment, bench, brief=False):
     parts = ["\n".join(f"- {name}: {value}" for name, value in environment.items() if value)]
     cost = chosen(bench.rows, "cost")
     if cost:
-        parts += ["### CPU a request", METHOD, *cost_tables(cost), *log_tables(cost)]
+        parts += ["### CPU a request", METHOD, *cost_tables(cost), *protocol_tables(cost)]
+        parts += [*log_tables(cost), *bulk_tables(cost)]
         parts += ["### Rate, closed-loop latency, memory"]
         typical = [row for row in cost if row["c"] == TYPICAL and row["log"] == "off"]
         parts += [RATE_METHOD + (RATE_BRIEF if brief else ""), rate_table(typical if brief else cost)]
@@ -88,7 +90,7 @@ def cost_tables(rows):
     for origin in dict.fromkeys(row["origin"] for row in rows):
         here = [row for row in rows if row["origin"] == origin]
         peers = list(dict.fromkeys(row["peer"] for row in here))
-        references = [name for name in REFERENCES if name in peers] if OURS in peers else []
+        references = [name for name in peers if name not in NO_REFERENCES] if OURS in peers else []
         header = ["body", "c", "log", "load", "rounds", *peers, *(f"{OURS} ÷ {name}" for name in references)]
         lines = []
         for (_, body, c, log, load), by_peer in cells(here).items():
@@ -97,6 +99,38 @@ def cost_tables(rows):
             rounds = max(len(some) for some in by_peer.values())
             lines.append([size(body), c, log, load, rounds, *costs, *ratios])
         yield f"CPU µs a request, {origin} origin:\n\n{table(header, lines)}"
+
+
+def protocol_tables(rows):
+    """HTTP/2 to the origin beside HTTP/1.1 over TLS, of those measured with both in one round."""
+    by_cell = cells(rows)
+    lines = []
+    for (origin, *situation), by_peer in by_cell.items():
+        over_tls = by_cell.get(("https", *situation), {})
+        for peer, some in by_peer.items() if origin == "h2" else ():
+            if peer in over_tls:
+                body, c, log, load = situation
+                costs = [cost(over_tls[peer]), cost(some), ratio(some, over_tls[peer])]
+                lines.append([size(body), c, log, load, peer, *costs])
+    if lines:
+        header = ["body", "c", "log", "load", "who", "https, CPU µs", "h2", "h2 ÷ https"]
+        yield f"HTTP/2 to the origin beside HTTP/1.1, in turn:\n\n{table(header, lines)}"
+
+
+def bulk_tables(rows):
+    """What a CPU passes on in a second, of bodies that cost more than their request."""
+    rows = [row for row in rows if row["body"] >= BULK_BYTES_MIN]
+    peers = list(dict.fromkeys(row["peer"] for row in rows))
+    lines = []
+    for (origin, body, c, _, load), by_peer in cells(rows).items():
+        # Bytes a µs are MB a second.
+        rates = {peer: body / middle(some, "cpu_us") / 1000 for peer, some in by_peer.items()}
+        beside = f"**{rates[OURS] / rates['nginx']:.2f}**" if {OURS, "nginx"} <= set(rates) else "–"
+        got = [f"{rates[peer]:.2f}" if peer in rates else "–" for peer in peers]
+        lines.append([origin, size(body), c, load, *got, beside])
+    if lines:
+        header = ["origin", "body", "c", "load", *peers, f"{OURS} ÷ nginx"]
+        yield f"GB that a second of CPU passes on:\n\n{table(header, lines)}"
 
 
 def log_tables(rows):
@@ -135,7 +169,7 @@ def ratio(ours, theirs):
 
 def rate_table(rows):
     header = ["origin", "body", "c", "log", "load", "who", "requests/s", "CPU busy"]
-    header += ["GB a CPU second", "p50 µs", "p99 µs", "p99.9 µs", "RSS MiB"]
+    header += ["p50 µs", "p99 µs", "p99.9 µs", "RSS MiB"]
     lines = []
     for (origin, body, c, log, load), by_peer in cells(rows).items():
         for peer, some in by_peer.items():
@@ -143,9 +177,7 @@ def rate_table(rows):
             rss = f"{max(row['rss_kib'] for row in some) / 1024:.1f}"
             busy = f"{middle(some, 'cpu_share'):.0%}"
             rate = f"{middle(some, 'rate'):,.0f}"
-            # Bytes a µs are MB a second.
-            bulk = f"{body / middle(some, 'cpu_us') / 1000:.2f}" if body >= BULK_BYTES_MIN else "–"
-            lines.append([origin, size(body), c, log, load, peer, rate, busy, bulk, *percentiles, rss])
+            lines.append([origin, size(body), c, log, load, peer, rate, busy, *percentiles, rss])
     return table(header, lines)
 
 
