@@ -13,6 +13,7 @@ os.environ.setdefault("ROOT", ROOT)
 sys.path.insert(0, f"{ROOT}/scripts/support/bench")
 
 import counts  # noqa: E402
+import instructions  # noqa: E402
 import load  # noqa: E402
 import options  # noqa: E402
 import plots  # noqa: E402
@@ -113,6 +114,21 @@ class Readings(unittest.TestCase):
         report = load.oha_report({**got, "summary": {"total": 2.0, "totalData": 200}})
         self.assertEqual((report.requests, report.errors, report.rate), (100, 13, 50.0))
         self.assertEqual(report.latency_us["99.9"], 1000)
+
+    def test_locked_instructions_are_read_by_function(self):
+        text = "Ge\n142,306 (100.0%)  PROGRAM TOTALS\n\nGe                file:function\n"
+        text += "142,306 (100.0%)  ./x/clone.S:clone [/usr/lib/libc.so.6]\n"
+        text += " 51,724 (36.35%)  /rustc/1/core/src/sync/atomic.rs:monoio::task::raw::poll\n"
+        text += "    166 ( 0.12%)  /a/mimalloc.h:mi_page [/b/chocon-uring]\n      1 ( 0.00%)  /a/other.h:mi_page\n"
+        by_function = instructions.read_locked(text)
+        self.assertEqual(by_function, [("monoio::task::raw::poll", 51724), ("mi_page", 167)])
+        got = instructions.Counts(10_000, 10, 52_000, by_function)
+        self.assertEqual(instructions.shares(got), "monoio::task::raw::poll 5.17, all others 0.03")
+
+    def test_one_locked_instruction_more_a_request_is_beyond_the_tolerance(self):
+        _, then = counts.read(f"{ROOT}/benches/baseline.tsv")
+        for case in ("locked_http", "locked_https"):
+            self.assertEqual(len(wrong(then, {**then, case: then[case] + 100})), 1, case)
 
     def test_strace_table_is_read_with_and_without_errors(self):
         text = "% time     seconds  usecs/call     calls    errors syscall\n------ ------\n"

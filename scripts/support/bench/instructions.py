@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 
 from measure import say
 from peers import OURS
@@ -16,7 +17,30 @@ REQUESTS_COUNTED = 6400
 CALLS_COUNTED = 200
 REQUEST_CONNECTIONS = (1, 64)
 COUNT_SECONDS_MAX = 240
+# Functions named for their locked instructions: the rest, each below a fiftieth a request, is summed up.
+LOCKED_NAMED_MIN, LOCKED_NAMED_MAX = 0.02, 8
+WHOLE_PERCENT = 99
 ROOT = os.environ["ROOT"]
+
+
+@dataclass
+class Counts:
+    """What callgrind counted, all threads together."""
+
+    requests: int
+    instructions: int
+    # Those that lock the bus or a cache line: what atomics compile to, but for plain loads and stores.
+    locked: int
+    # Pairs of function and its locked instructions, most first.
+    locked_by: list
+
+    @property
+    def each(self):
+        return round(self.instructions / self.requests)
+
+    @property
+    def locked_each(self):
+        return self.locked / self.requests
 
 
 def bench_instructions(bench):
@@ -24,28 +48,43 @@ def bench_instructions(bench):
         bench.note("valgrind is missing: instructions are left out; scripts/setup installs it")
         return []
     ours = next(peer for peer in bench.peers if peer.name == OURS)
-    lines = []
+    lines, locked = [], []
     for scheme in bench.plan.origins:
         for connections in REQUEST_CONNECTIONS:
             say(f"instructions: request, origin {scheme}, c={connections}")
             try:
-                count = a_request(bench, ours, scheme, connections, REQUESTS_COUNTED)
-                lines.append([f"request to an {scheme} origin", connections, f"{count:,}"])
+                got = counted(bench, ours, scheme, connections, REQUESTS_COUNTED)
+                what = f"request to an {scheme} origin"
+                lines.append([what, connections, f"{got.each:,}", f"{got.locked_each:.2f}"])
+                locked.append([what, connections, shares(got)])
             except CannotStart as why:
                 bench.note(f"instructions of a request to an {scheme} origin: {why}")
     micro = build_micro() if shutil.which("cargo") else None
     for case in listed(micro) if micro else []:
         say(f"instructions: {case}")
-        lines.append([case, "", f"{a_call(micro, case):,}"])
+        lines.append([case, "", f"{a_call(micro, case):,}", ""])
     said = f"In user space: a request over {REQUESTS_COUNTED} warm ones, a call of `benches/micro.rs` over"
     said += f" {CALLS_COUNTED}. `callgrind_annotate` shows where they go, from the files in `target/profiles`."
-    return ["### Instructions", said, table(["what", "c", "instructions"], lines)] if lines else []
+    said += " Locked: those that atomics compile to, but for plain loads and stores."
+    if not lines:
+        return []
+    parts = ["### Instructions", said, table(["what", "c", "instructions", "locked"], lines)]
+    return [*parts, table(["what", "c", "locked instructions a request, by function"], locked)] if locked else parts
+
+
+def shares(got):
+    """`name 8.08, name 4.02, all others 0.05`."""
+    named = [(name, n / got.requests) for name, n in got.locked_by[:LOCKED_NAMED_MAX]]
+    named = [(name, each) for name, each in named if each >= LOCKED_NAMED_MIN]
+    rest = got.locked_each - sum(each for _, each in named)
+    return ", ".join(f"{name} {each:.2f}" for name, each in [*named, ("all others", max(0, rest))])
 
 
 # Valgrind runs one thread at a time and keeps its turn while a shard waits in io_uring_enter, so
 # other threads (main, log, resolver) hardly run once the shard does. That is why readiness is seen
 # by connecting, the origin is an address, and the count is asked for by valgrind's own channel.
-def a_request(bench, ours, scheme, connections, requests):
+def counted(bench, ours, scheme, connections, requests):
+    """Counts of so many warm requests."""
     origin = bench.origins.by_scheme[scheme]
     profiles = f"{os.environ.get('CARGO_TARGET_DIR', f'{ROOT}/target')}/profiles"
     os.makedirs(profiles, exist_ok=True)
@@ -56,7 +95,7 @@ def a_request(bench, ours, scheme, connections, requests):
     port = free_port()
     command = ours.command()
     command[command.index("--port") + 1] = str(port)
-    tool = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={profile}"]
+    tool = ["valgrind", "--tool=callgrind", "--collect-bus=yes", f"--callgrind-out-file={profile}"]
     process = bench.processes.start([*tool, *command], f"{bench.directory}/counted.log", bench.cpus.proxy)
     try:
         if not await_port(port, process):
@@ -73,8 +112,25 @@ def a_request(bench, ours, scheme, connections, requests):
         process.kill()
         bench.processes.end(process)
     with open(f"{profile}.1", encoding="ascii", errors="replace") as file:
-        total = re.search(r"^totals: (\d+)", file.read(), re.MULTILINE)
-    return round(int(total[1]) / requests)
+        total = re.search(r"^totals: (\d+) ?(\d*)", file.read(), re.MULTILINE)
+    return Counts(requests, int(total[1]), int(total[2] or 0), locked_by(f"{profile}.1"))
+
+
+def locked_by(profile):
+    command = ["callgrind_annotate", "--threshold=100", "--auto=no", "--show=Ge", "--sort=Ge", profile]
+    run = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
+    return read_locked(run.stdout)
+
+
+def read_locked(text):
+    """Lines of `COUNT (SHARE%)  FILE:FUNCTION [OBJECT]`, a function's files together, most first."""
+    counts = {}
+    for line in text.splitlines():
+        found = re.match(r" *([\d,]+) \( *([.\d]+)%\)  \S+?:(\S.*?)(?: \[\S+\])?$", line)
+        # Calls that were under way when the count began, a thread's first ones, have all below them as theirs.
+        if found and float(found[2]) < WHOLE_PERCENT:
+            counts[found[3]] = counts.get(found[3], 0) + int(found[1].replace(",", ""))
+    return sorted(counts.items(), key=lambda one: -one[1])
 
 
 def control(process, what):
