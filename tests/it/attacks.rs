@@ -1,18 +1,10 @@
 //! Hostile origins and clients: no client ever receives another's bytes, and nobody is starved.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{
-    Client, Ended, OK, Origin, OriginConn, Proxy, Request, TlsOrigin, eventually,
-};
-
-/// How many requests the token cases make together; `CHOCON_URING_TOKENS` for longer runs.
-fn tokens() -> usize {
-    let given = std::env::var("CHOCON_URING_TOKENS").ok();
-    given.map_or(20_000, |count| count.parse().expect("CHOCON_URING_TOKENS is a number"))
-}
+use crate::support::tokens::{self, body_of, judge, kind_of};
+use crate::support::{Client, OK, Origin, OriginConn, Proxy, Request, TlsOrigin, eventually};
 
 const CLIENTS: usize = 16;
 
@@ -30,11 +22,8 @@ fn hostile(mut conn: OriginConn) {
 /// Over-sends stand in one write with the answer. What arrives after the next request has gone out
 /// is, to any reader of HTTP/1.1, an answer to it; the pool's own cases cover what arrives before.
 fn misbehave(mut conn: OriginConn, request: &Request) -> Option<OriginConn> {
-    let token = request.target.trim_start_matches('/');
-    let number: usize = token.parse().expect("a token");
-    // Multiplied by a large odd number, so that neighbours differ.
-    let kind = number.wrapping_mul(0x9E37_79B9) >> 7;
-    let body = body_of(token, kind % 40);
+    let number: usize = request.target.trim_start_matches('/').parse().expect("a token");
+    let (kind, body) = (kind_of(number), body_of(number));
     let fixed = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let chunked = format!(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
@@ -98,84 +87,34 @@ fn misbehave(mut conn: OriginConn, request: &Request) -> Option<OriginConn> {
     Some(conn)
 }
 
-fn body_of(token: &str, times: usize) -> String {
-    format!("[{token}]").repeat(times + 1)
-}
-
 /// Every answer is the asker's own, a beginning of it that looks cut, or an honest error.
-fn ask_all(proxy: &Proxy, host: &str, path_of: impl Fn(usize) -> String + Sync) {
-    let next = AtomicUsize::new(0);
-    let own = AtomicUsize::new(0);
-    thread::scope(|scope| {
-        for _ in 0..CLIENTS {
-            scope.spawn(|| {
-                let mut client = Client::connect(proxy);
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= tokens() {
-                        return;
-                    }
-                    client.request("GET", host, &path_of(number), "", b"");
-                    own.fetch_add(usize::from(ask(&mut client, number)), Ordering::Relaxed);
-                    if !client.is_usable() {
-                        client = Client::connect(proxy);
-                    }
-                }
-            });
-        }
+fn ask_all(proxy: &Proxy, host: &str) {
+    let own = tokens::ask_all(proxy, CLIENTS, |client, number| {
+        client.request("GET", host, &format!("/{number}"), "", b"");
     });
-    let own = own.load(Ordering::Relaxed);
-    assert!(own > tokens() / 3, "only {own} of {} were answered in full", tokens());
-}
-
-/// Whether the answer to `number` came in full.
-fn ask(client: &mut Client, number: usize) -> bool {
-    let response = loop {
-        let response = client.read_whatever_comes();
-        let response = response.unwrap_or_else(|end| panic!("{end:?} instead of an answer"));
-        if response.status >= 200 {
-            break response;
-        }
-    };
-    let text = response.text();
-    match response.status {
-        200 => {
-            let token = number.to_string();
-            let whole = body_of(&token, 40);
-            assert!(whole.starts_with(&text), "{number} received {text:?}");
-            if response.body.ended != Ended::Complete {
-                return false;
-            }
-            assert_eq!(text.len() % (token.len() + 2), 0, "{number} looks complete: {text:?}");
-            true
-        }
-        304 | 502 | 504 => {
-            assert!(text.is_empty(), "{number} received {text:?} with {}", response.status);
-            false
-        }
-        status => panic!("{number} received {status}"),
-    }
+    assert!(own > tokens::count() / 3, "only {own} of {} were answered in full", tokens::count());
 }
 
 #[test]
 fn no_client_receives_anothers_bytes_over_a_hostile_origin() {
     let origin = Origin::start(hostile);
     let proxy = Proxy::start(&["--proxy-read-timeout", "200ms", "--access-log-dir", "none"]);
-    ask_all(&proxy, &origin.host(), |number| format!("/{number}"));
+    ask_all(&proxy, &origin.host());
 }
 
 #[test]
 fn no_client_receives_anothers_bytes_over_a_hostile_tls_origin() {
     let origin = TlsOrigin::start(hostile);
     let proxy = Proxy::start(&["--proxy-read-timeout", "500ms", "--access-log-dir", "none"]);
-    ask_all(&proxy, &origin.host(), |number| format!("/{number}"));
+    ask_all(&proxy, &origin.host());
 }
 
 #[test]
 fn no_client_receives_anothers_bytes_when_clients_leave_at_any_time() {
     let origin = Origin::start(|mut conn| {
         while let Some(request) = conn.try_read_request() {
-            let body = body_of(request.target.trim_start_matches('/'), 40);
+            let number = request.target.trim_start_matches('/').parse().expect("a token");
+            let body = body_of(number);
             let length = body.len();
             let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
             let (first, second) = answer.split_at(answer.len() / 2);
@@ -185,7 +124,7 @@ fn no_client_receives_anothers_bytes_when_clients_leave_at_any_time() {
         }
     });
     let proxy = Proxy::start(&["--access-log-dir", "none"]);
-    let rounds = tokens() / 10;
+    let rounds = tokens::count() / 10;
     thread::scope(|scope| {
         for part in 0..8 {
             let (origin, proxy) = (&origin, &proxy);
@@ -202,9 +141,9 @@ fn no_client_receives_anothers_bytes_when_clients_leave_at_any_time() {
                         }
                         3 => {
                             client.half_close();
-                            assert!(ask(&mut client, number));
+                            assert!(judge(&mut client, number));
                         }
-                        _ => assert!(ask(&mut client, number)),
+                        _ => assert!(judge(&mut client, number)),
                     }
                 }
             });

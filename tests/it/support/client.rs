@@ -33,19 +33,24 @@ impl Response {
         String::from_utf8_lossy(&self.body.bytes).into_owned()
     }
 
-    /// The shard that answered: the lowest 6 bits of the counter in its X-Chocon-Id.
+    /// The shard that answered.
     #[track_caller]
     pub fn shard(&self) -> usize {
-        let id = self.head.field("x-chocon-id").expect("an id");
-        let digit = |char: char| char.to_digit(32).expect("base32hex") as usize;
-        // 96 bits and 4 zero bits behind them: the last two characters hold 10 bits, 6 of them wanted.
-        let last = id.chars().skip(18).fold(0, |bits, char| bits << 5 | digit(char));
-        (last >> 4) & 0b11_1111
+        shard_of(self.head.field("x-chocon-id").expect("an id"))
     }
 
     pub fn closes(&self) -> bool {
         self.all("Connection").iter().any(|value| value.eq_ignore_ascii_case("close"))
     }
+}
+
+/// The shard of a request: the lowest 6 bits of the counter in its X-Chocon-Id.
+#[track_caller]
+pub fn shard_of(id: &str) -> usize {
+    let digit = |char: char| char.to_digit(32).expect("base32hex") as usize;
+    // 96 bits and 4 zero bits behind them: the last two characters hold 10 bits, 6 of them wanted.
+    let last = id.chars().skip(18).fold(0, |bits, char| bits << 5 | digit(char));
+    (last >> 4) & 0b11_1111
 }
 
 pub struct Client {

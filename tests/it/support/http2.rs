@@ -108,12 +108,25 @@ impl Http2Conn {
         opened
     }
 
+    /// As [`Http2Conn::open`]. None: the proxy closed before it said anything, as where nobody waits any more.
+    #[track_caller]
+    pub fn try_open(conn: OriginConn) -> Option<Self> {
+        let mut opened = Self::try_open_silently(conn)?;
+        opened.settings(&[(MAX_CONCURRENT_STREAMS, 100)]);
+        Some(opened)
+    }
+
     /// Takes the proxy's preface and says nothing.
     #[track_caller]
-    pub fn open_silently(mut conn: OriginConn) -> Self {
+    pub fn open_silently(conn: OriginConn) -> Self {
+        Self::try_open_silently(conn).expect("the preface instead of the connection's end")
+    }
+
+    #[track_caller]
+    fn try_open_silently(mut conn: OriginConn) -> Option<Self> {
         assert_eq!(conn.tls_names().1.as_deref(), Some("h2"), "the protocol that was chosen");
-        assert_eq!(conn.read_exact(PREFACE.len()), PREFACE);
-        Self {
+        assert_eq!(conn.try_read_exact(PREFACE.len())?, PREFACE);
+        Some(Self {
             conn,
             decoder: fluke_hpack::Decoder::new(),
             requests: HashMap::new(),
@@ -125,7 +138,7 @@ impl Http2Conn {
             initial_window: 65_535,
             pings: 0,
             goaway: None,
-        }
+        })
     }
 
     pub fn raw(&mut self) -> &mut OriginConn {

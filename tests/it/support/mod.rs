@@ -12,6 +12,7 @@ pub mod http2;
 pub mod origin;
 pub mod proxy;
 pub mod tls;
+pub mod tokens;
 pub mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr};
