@@ -2,10 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-use super::{inherited, listeners, start::start_resolver, state_file};
+use super::{
+    descriptors, inherited, listeners,
+    start::{count_of_shards, start_resolver},
+    state_file,
+};
 use crate::{
     config::{ApiAt, Config},
-    shard::runtime,
+    shard::{runtime, sys},
     upstream::{fixed, tls::Tls},
 };
 
@@ -29,6 +33,9 @@ pub fn check(config: &Config) -> i32 {
         mistakes.extend(listeners::bind_api(address, is_successor).err());
     }
     mistakes.extend(check_host());
+    let count = count_of_shards(config, runtime::cpus().len());
+    let limit = sys::raise_descriptor_limit().map_err(|e| e.to_string());
+    mistakes.extend(limit.and_then(|limit| descriptors::share(limit, count, count)).err());
     let resolver = start_resolver(config);
     mistakes.extend(resolver.and_then(|resolver| fixed::resolve(&resolver, config)).err());
     let state = config.state_file.as_deref().map(state_file::read).unwrap_or_default();

@@ -4,6 +4,7 @@
 
 mod advice;
 mod check;
+mod descriptors;
 mod inherited;
 mod listeners;
 mod notify;

@@ -4,6 +4,7 @@
 
 use super::{
     Event, NotStarted, Process, advice,
+    descriptors::{self, Connections},
     inherited::Adopted,
     listeners::{self, Listeners},
     notify::notify,
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     config::Config,
     downstream::{accept::Spread, balance::Balance},
-    limits::{ARRIVALS_MAX, DESCRIPTORS_RESERVED, MAILBOX_MAX},
+    limits::{ARRIVALS_MAX, MAILBOX_MAX},
     observe::{access_log::LogSink, writer::Writer},
     shard::{
         mailbox::{Inbox, Mailbox, with_room},
@@ -67,14 +68,18 @@ pub fn start(
     if config.keepalive_conns == 0 && !config.warm.is_empty() {
         log::warn!("--warm has no effect: with --keepalive-conns 0 no connection is idle");
     }
+    // Before any of them is bound, which would fail with less to say.
+    descriptors::share(descriptors, count, count)?;
     let is_successor = !inherited.is_empty();
     let Listeners { of_shard, addresses } = match inherited.is_empty() {
         true => listeners::bind(config.listen, count)?,
         false => listeners::share(inherited, count)?,
     };
+    let listening = of_shard.iter().map(Vec::len).sum();
+    let Connections { clients_max, origins_max } =
+        descriptors::share(descriptors, count, listening)?;
     let pages = pages::set_up(&config, count, cpus.len(), is_successor)?;
     let (report, events) = forward_signals(signals)?;
-    let (clients_max, open_max) = split_descriptors(descriptors, count);
     let own = addresses.iter().map(|(at, _)| *at).chain(pages.apart.iter().map(|(_, at)| *at));
     if let Some((_, at)) = &pages.apart {
         log::info!("/.api/ is at {at}");
@@ -93,7 +98,7 @@ pub fn start(
         shares: Shares {
             shards: count,
             idle_per_origin_max: config.keepalive_conns.div_ceil(count),
-            open_max,
+            open_max: origins_max,
         },
         clients_max,
         spread: Arc::new(Spread { balance, mailboxes: clients_to_shards }),
@@ -128,7 +133,7 @@ pub fn start(
         process._pid_file = Some(PidFile::write(path, std::process::id())?);
     }
     log::info!(
-        "io_uring with {flags}; a shard serves at most {clients_max} clients over {open_max} origin connections (open \
+        "io_uring with {flags}; a shard serves at most {clients_max} clients over {origins_max} origin connections (open \
          files: {descriptors})"
     );
     announce(roots, addresses, count);
@@ -166,7 +171,7 @@ fn announce(roots: Roots, addresses: Vec<(SocketAddr, Option<String>)>, count: u
     }
 }
 
-fn count_of_shards(config: &Config, cpus: usize) -> usize {
+pub fn count_of_shards(config: &Config, cpus: usize) -> usize {
     let count = config.cores.unwrap_or(cpus.max(1));
     if count > cpus {
         log::warn!(
@@ -174,15 +179,6 @@ fn count_of_shards(config: &Config, cpus: usize) -> usize {
         );
     }
     count
-}
-
-/// How many clients, and how many connections to origins, a shard may have.
-fn split_descriptors(descriptors: u64, shards: usize) -> (usize, usize) {
-    let room =
-        usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX);
-    // A client may be idle without an origin connection, but not the other way round for long: origins need fewer.
-    let (clients, origins) = (room / 8 * 5, room / 8 * 3);
-    ((clients / shards).max(1), (origins / shards).max(1))
 }
 
 pub fn start_resolver(config: &Config) -> Result<Resolver, String> {

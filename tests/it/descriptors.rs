@@ -100,3 +100,28 @@ fn soft_limit_is_raised_to_the_hard_one() {
     let words: Vec<_> = line.split_whitespace().collect();
     assert_eq!(words[3], words[4], "{line}");
 }
+
+#[test]
+fn shards_without_room_for_a_connection_are_refused_with_cause_and_remedy() {
+    for (flags, status) in [(&["--cores=64"][..], 1), (&["--cores=64", "--check"], 2)] {
+        let (exit, _, stderr) = Proxy::options(flags).nofile(FEW).run_to_end();
+        assert_eq!(exit.code(), Some(status), "{stderr}");
+        let said = "256 open files are too few for 64 shards";
+        assert!(stderr.contains(said) && stderr.contains("LimitNOFILE="), "{stderr}");
+    }
+}
+
+#[test]
+fn shards_on_the_fewest_descriptors_that_do_serve() {
+    let (_, _, stderr) = Proxy::options(&["--cores=64"]).nofile(FEW).run_to_end();
+    let number = stderr.split("which need ").nth(1).and_then(|rest| rest.split(' ').next());
+    let least: u64 = number.and_then(|number| number.parse().ok()).expect("a number");
+    let origin = Origin::answering(OK);
+    let proxy = Proxy::options(&["--cores=64", "--log-level=info"]).nofile(least).start();
+    for _ in 0..64 {
+        let mut client = Client::connect(&proxy);
+        client.get(&origin, "/");
+        assert_eq!(client.read_response().status, 200);
+    }
+    assert!(!proxy.log().contains("Too many open files"), "{}", proxy.log());
+}
