@@ -76,6 +76,41 @@ fn post(host: &str, body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn ninth_shard_is_asked_where_eight_have_only_busy_connections() {
+    const SHARDS: usize = 10;
+    let origin = TlsOrigin::options().away(FAR).scripted();
+    let proxy = Proxy::start(&["--cores", "10", "--warm-learned", "off"]);
+    // Each goes to a shard that has none.
+    let mut clients: Vec<(usize, Client)> = (0..SHARDS)
+        .map(|_| {
+            let mut client = Client::connect(&proxy);
+            (client.shard(), client)
+        })
+        .collect();
+    clients.sort_by_key(|(shard, _)| *shard);
+    assert!(clients.iter().map(|(shard, _)| *shard).eq(0..SHARDS));
+    let mut clients: Vec<Client> = clients.into_iter().map(|(_, client)| client).collect();
+    let (asker, others) = clients.split_last_mut().expect("ten");
+    let mut busy: Vec<OriginConn> = others
+        .iter_mut()
+        .map(|client| {
+            client.request("GET", &origin.host(), "/busy", "", b"");
+            let mut conn = origin.accept();
+            assert_eq!(conn.read_request().target, "/busy");
+            conn
+        })
+        .collect();
+    // Who has as many is asked in the order of shards: this is the last.
+    let ninth = busy.last_mut().expect("nine");
+    ninth.send(OK);
+    assert_eq!(others[8].read_response().text(), "ok");
+    asker.request("GET", &origin.host(), "/lent", "", b"");
+    assert_eq!(ninth.read_request().target, "/lent");
+    ninth.send(OK);
+    assert_eq!(asker.read_response().text(), "ok");
+}
+
+#[test]
 fn connection_that_ended_while_idle_is_not_lent() {
     let (origin, proxy) = (Origin::scripted(), Proxy::start(&[]));
     let mut clients = client_of_each_shard(&proxy);
