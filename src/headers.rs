@@ -308,8 +308,9 @@ fn copy_fields<O: Out>(
     out.push(&fields.bytes[run]);
 }
 
-fn push_number(out: &mut impl Out, mut number: u64) {
-    let mut digits = [0; 20];
+/// Appends a whole number in decimal.
+pub fn push_number(out: &mut impl Out, mut number: u64) {
+    let mut digits = [0; 20]; // of u64::MAX
     let mut start = digits.len();
     loop {
         start -= 1;

@@ -1,6 +1,7 @@
 //! JSON as Go's zap writes it, so that what reads chocon's logs reads ours. Pure; appends to bytes.
 #![forbid(unsafe_code)]
 
+use crate::headers::push_number;
 use std::time::Duration;
 
 /// Appends `bytes` as a quoted JSON string, escaped as zap does: `"` and `\` with a backslash,
@@ -20,19 +21,8 @@ pub fn append_string(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Appends a whole number.
-pub fn append_u64(out: &mut Vec<u8>, mut number: u64) {
-    const DIGITS_MAX: usize = 20; // of u64::MAX
-    let mut digits = [0_u8; DIGITS_MAX];
-    let mut start = DIGITS_MAX;
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
+pub fn append_u64(out: &mut Vec<u8>, number: u64) {
+    push_number(out, number);
 }
 
 /// Appends a duration in seconds as Go's shortest float without exponent

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::client::is_quiet;
 use crate::support::{
-    Client, Ended, MuteAddr, OK, Origin, OriginConn, Proxy, RefusingAddr, TlsOrigin, eventually,
+    Client, Ended, MuteAddr, OK, Origin, OriginConn, Proxy, RefusingAddr, Response, TlsOrigin,
+    eventually,
 };
 
 /// Generous upper bound for a deadline of 300 ms on a loaded machine; the default is far above.
@@ -270,8 +271,9 @@ fn silent_origin_past_the_write_timeout_gets_504() {
     conn.wait_closed();
 }
 
-#[test]
-fn stalling_fixed_body_past_the_write_timeout_is_cut_visibly() {
+/// What the client gets of an answer that begins so and does not go on; the origin's connection is closed.
+#[track_caller]
+fn cut_at_the_write_timeout(beginning: &str) -> Response {
     let origin = Origin::scripted();
     let proxy = Proxy::start(&["--write-timeout", "400ms"]);
     let mut client = Client::connect(&proxy);
@@ -279,38 +281,26 @@ fn stalling_fixed_body_past_the_write_timeout_is_cut_visibly() {
     client.get(&origin, "/");
     let mut conn = origin.accept();
     conn.read_request();
-    conn.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
+    conn.send(beginning);
     let response = client.read_cut_response();
-    assert_eq!(response.body.bytes, b"abc");
     conn.wait_closed();
+    response
+}
+
+#[test]
+fn stalling_fixed_body_past_the_write_timeout_is_cut_visibly() {
+    let response = cut_at_the_write_timeout("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
+    assert_eq!(response.body.bytes, b"abc");
 }
 
 #[test]
 fn stalling_chunked_body_past_the_write_timeout_is_cut_visibly() {
-    let origin = Origin::scripted();
-    let proxy = Proxy::start(&["--write-timeout", "400ms"]);
-    let mut client = Client::connect(&proxy);
-    client.set_deadline(SOON);
-    client.get(&origin, "/");
-    let mut conn = origin.accept();
-    conn.read_request();
-    conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
-    client.read_cut_response();
-    conn.wait_closed();
+    cut_at_the_write_timeout("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
 }
 
 #[test]
 fn stalling_close_delimited_body_past_the_write_timeout_is_cut_visibly() {
-    let origin = Origin::scripted();
-    let proxy = Proxy::start(&["--write-timeout", "400ms"]);
-    let mut client = Client::connect(&proxy);
-    client.set_deadline(SOON);
-    client.get(&origin, "/");
-    let mut conn = origin.accept();
-    conn.read_request();
-    conn.send("HTTP/1.1 200 OK\r\n\r\nabc");
-    client.read_cut_response();
-    conn.wait_closed();
+    cut_at_the_write_timeout("HTTP/1.1 200 OK\r\n\r\nabc");
 }
 
 #[test]
