@@ -41,8 +41,8 @@ trap cleanup EXIT
 trap 'exit 1' INT TERM
 # Who may raise the hard limit does, others take what is.
 ulimit -n 262144 2>/dev/null || ulimit -n "$(ulimit -Hn)"
-# The proxy uses a descriptor for each client and keeps half of them for origins.
-CLIENTS_MAX=$((($(ulimit -n) - 200) / 2))
+# The proxy keeps three of eight descriptors for origins.
+CLIENTS_MAX=$((($(ulimit -n) - 200) * 5 / 8))
 
 origin_locations() {
     echo "location = /body { return 200 ok; }"

@@ -1,7 +1,8 @@
-"""The pure parts of scripts/bench: the gate, the plan, what is read from tools, tables and charts."""
+"""The small parts of scripts/bench: the gate, the plan, what is read from tools, tables and charts."""
 
 import io
 import os
+import socket
 import sys
 import tempfile
 import unittest
@@ -10,13 +11,14 @@ from contextlib import redirect_stderr, redirect_stdout
 
 ROOT = os.path.abspath(f"{os.path.dirname(__file__)}/../..")
 os.environ.setdefault("ROOT", ROOT)
-sys.path.insert(0, f"{ROOT}/scripts/support/bench")
+sys.path[:0] = [f"{ROOT}/scripts/support/bench", f"{ROOT}/scripts/support"]
 
 import counts  # noqa: E402
 import instructions  # noqa: E402
 import load  # noqa: E402
 import options  # noqa: E402
 import plots  # noqa: E402
+import responses  # noqa: E402
 import run_folder  # noqa: E402
 import summary  # noqa: E402
 import svg  # noqa: E402
@@ -139,6 +141,16 @@ class Readings(unittest.TestCase):
             file.write(text)
             file.flush()
             self.assertEqual(syscalls.parsed(file.name), {"io_uring_enter": 1000, "recvfrom": 500})
+
+
+class Clients(unittest.TestCase):
+    def test_fifty_thousand_come_from_as_many_addresses_as_their_ports_need(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            for nth, address in ((0, "127.0.0.1"), (19_999, "127.0.0.1"), (20_000, "127.0.0.2"), (49_999, "127.0.0.3")):
+                with responses.connect(server.getsockname()[1], nth):
+                    accepted, (peer, _) = server.accept()
+                    accepted.close()
+                    self.assertEqual(peer, address, nth)
 
 
 class Output(unittest.TestCase):
