@@ -95,6 +95,16 @@ impl Ends<'_> {
         Ok(())
     }
 
+    /// Sends an interim head to a client of HTTP/1.1. The response is still to come: a client that half-closed may be
+    /// probed as before.
+    pub async fn flush_interim(&self, out: &mut Outgoing<'_>) -> Result<(), Error> {
+        self.flush(out).await?;
+        if self.progress.request_read.get() {
+            self.watch.allow_probe();
+        }
+        Ok(())
+    }
+
     /// Sends `block[range]` to the client. Errors: the client's (gone, late).
     pub async fn to_client(&self, block: Block, range: Range<usize>) -> Result<Block, Error> {
         self.watch.begin_response();

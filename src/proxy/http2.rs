@@ -202,7 +202,7 @@ async fn respond(
                 if asked.version == Version::Http11 {
                     out.clear();
                     head.write_interim(out).map_err(malformed)?;
-                    ends.flush(out).await?;
+                    ends.flush_interim(out).await?;
                 }
             }
             _ => {

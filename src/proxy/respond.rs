@@ -45,7 +45,7 @@ pub async fn respond(
         match read_head(ends, asked, lease, &mut reader.block[..end], out)? {
             Head::Interim => {
                 if out.len > 0 {
-                    ends.flush(out).await?;
+                    ends.flush_interim(out).await?;
                 }
                 reader.take(end);
             }

@@ -21,6 +21,7 @@ mod http2;
 mod http2_attacks;
 mod http2_borrowed;
 mod http2_bounds;
+mod http2_clients;
 mod http2_flow;
 mod http2_malformed;
 mod http2_pool;
