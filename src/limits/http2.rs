@@ -40,7 +40,8 @@ pub const HTTP2_STREAMS_EXPECTED: usize = 100;
 /// segment holds up all that share a connection.
 pub const HTTP2_STREAMS_MAX: usize = 256;
 
-/// Most connections to one origin that a shard dials at once for its requests. Each brings room for many.
+/// Most connections to one origin that a shard dials at once for its requests. Each brings room for many. So many on which
+/// the origin takes no request at all are enough, too: further requests wait for a place on them, then get 503.
 pub const HTTP2_DIALS_AT_ONCE: usize = 4;
 
 /// Messages that wait in each direction between two shards for one request that goes on the other's HTTP/2 connection.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::http2::{
     CANCEL, DATA, END_STREAM, Http2Conn, INITIAL_WINDOW_SIZE, INTERNAL_ERROR,
-    NO_ERROR, REFUSED_STREAM, options,
+    MAX_CONCURRENT_STREAMS, NO_ERROR, REFUSED_STREAM, options,
 };
 use crate::support::{Client, Proxy, TlsOrigin};
 
@@ -316,6 +316,37 @@ fn asterisk_goes_as_it_is() {
         stage.conn.answer(stream, b"");
         client.read_response();
     });
+}
+
+#[test]
+fn origin_that_takes_no_request_at_all_gets_no_pile_of_connections() {
+    let origin = options().start(|conn| {
+        let mut conn = Http2Conn::open_with(conn, &[(MAX_CONCURRENT_STREAMS, 0)]);
+        while let Some(request) = conn.try_next_request() {
+            conn.reset(request.stream, REFUSED_STREAM);
+        }
+    });
+    let proxy = Proxy::one_shard(&[
+        "--access-log-dir",
+        "none",
+        "--connect-timeout",
+        "150ms",
+        "--tls-timeout",
+        "150ms",
+    ]);
+    let mut clients: Vec<_> = (0..40).map(|_| Client::connect(&proxy)).collect();
+    for _ in 0..3 {
+        for client in &mut clients {
+            client.request("GET", &origin.host(), "/", "", b"");
+        }
+        for client in &mut clients {
+            let status = client.read_response().status;
+            assert!(status == 503 || status == 502, "{status}");
+        }
+    }
+    let connections = origin.connections();
+    assert!(connections <= 16, "{connections} connections for nothing");
+    Client::connect(&proxy).expect_usable();
 }
 
 /// Only a build with assertions can be told to panic.

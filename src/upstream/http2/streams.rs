@@ -105,6 +105,11 @@ impl Streams {
         let waiting = self.waiters.len();
         let room: usize =
             connections.iter().map(|c| c.streams_max().saturating_sub(c.in_flight())).sum();
+        // One that takes none for the moment (RFC 9113 §6.5.2) is not asked for more and more connections.
+        let refusing = connections.iter().filter(|c| c.is_settled() && c.streams_max() == 0);
+        if refusing.count() >= HTTP2_DIALS_AT_ONCE {
+            return 0;
+        }
         // An origin that has not said how many it takes is about to.
         let is_settling = connections.iter().any(|c| !c.is_settled());
         let is_nearly_full = !connections.is_empty() && connections.iter().all(is_nearly_full);
