@@ -1,8 +1,37 @@
-//! What this machine could do for latency and does not: said once at the start, with the remedy.
+//! What this machine could do for latency and does not, and which flags together do less than each says: said once at the
+//! start, with the remedy.
 
 #![forbid(unsafe_code)]
 
+use crate::config::Config;
 use std::fs;
+
+/// Flags that have no effect, or less than they ask for, because of another one.
+pub fn on_flags(config: &Config) -> Vec<String> {
+    let mut notes = Vec::new();
+    if config.keepalive_conns == 0 && !config.warm.is_empty() {
+        notes.push(
+            "--warm has no effect: with --keepalive-conns 0 no connection is idle".to_owned(),
+        );
+    }
+    let rules = &config.rules;
+    let ways = [rules.maps.is_empty(), rules.upgrade_https.is_empty(), rules.forward.is_empty()];
+    if config.upstream.is_some() && ways.contains(&false) {
+        notes.push(
+            "--map, --upgrade-https and --forward have no effect: with --upstream all requests go there"
+                .to_owned(),
+        );
+    }
+    let most = config.max_conns_per_host;
+    for warm in config.warm.iter().filter(|warm| most > 0 && warm.connections > most) {
+        let (name, connections) = (&warm.origin.name, warm.connections);
+        notes.push(format!(
+            "--warm: {most} connections to {name} are kept ready and not {connections}: --max-conns-per-host allows \
+             no more"
+        ));
+    }
+    notes
+}
 
 /// Looks at kernel settings that no socket option can replace.
 pub fn on_kernel() -> Option<&'static str> {

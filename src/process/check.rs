@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    descriptors, inherited, listeners,
+    advice, descriptors, inherited, listeners,
     start::{count_of_shards, start_resolver},
     state_file,
 };
@@ -40,6 +40,9 @@ pub fn check(config: &Config) -> i32 {
     mistakes.extend(resolver.and_then(|resolver| fixed::resolve(&resolver, config)).err());
     let state = config.state_file.as_deref().map(state_file::read).unwrap_or_default();
     if let Some(note) = state.note {
+        eprintln!("warning: {note}");
+    }
+    for note in advice::on_flags(config) {
         eprintln!("warning: {note}");
     }
     for variable in &config.ignored_variables {

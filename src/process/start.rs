@@ -65,9 +65,7 @@ pub fn start(
         log::warn!("{note}");
     }
     config.proxies.notes().iter().for_each(|note| log::info!("{note}"));
-    if config.keepalive_conns == 0 && !config.warm.is_empty() {
-        log::warn!("--warm has no effect: with --keepalive-conns 0 no connection is idle");
-    }
+    advice::on_flags(&config).iter().for_each(|note| log::warn!("{note}"));
     // Before any of them is bound, which would fail with less to say.
     descriptors::share(descriptors, count, count)?;
     let is_successor = !inherited.is_empty();

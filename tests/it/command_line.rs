@@ -196,3 +196,22 @@ fn forbidden_io_uring_fails_with_cause_and_remedy() {
     assert!(stderr.contains("io_uring") && stderr.contains("seccomp"), "{stderr}");
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
+
+#[test]
+fn flags_that_do_less_because_of_others_are_said_by_start_and_check() {
+    for (flags, said) in [
+        (&["--keepalive-conns=0", "--warm=http://127.0.0.1:9"][..], "--warm has no effect"),
+        (&["--upstream=http://127.0.0.1:9", "--map=a=https"], "--map, --upgrade-https and"),
+        (&["--upstream=http://127.0.0.1:9", "--forward=a"], "--forward have no effect"),
+        (&["--max-conns-per-host=2", "--warm=http://127.0.0.1:9=3"], "and not 3"),
+    ] {
+        Proxy::start(flags).wait_for_log(said);
+        let (status, _, stderr) = Proxy::options(&[&["--check"], flags].concat()).run_to_end();
+        assert_eq!(status.code(), Some(0), "{stderr}");
+        assert!(stderr.contains("warning: ") && stderr.contains(said), "{stderr}");
+    }
+    for flags in [&["--upstream=http://127.0.0.1:9"][..], &["--map=a=https", "--forward=b"]] {
+        let (_, _, stderr) = Proxy::options(&[&["--check"], flags].concat()).run_to_end();
+        assert_eq!(stderr, "");
+    }
+}
