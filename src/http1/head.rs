@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-pub use super::field_list::{FieldRoom, Fields, Line};
+pub use super::field_list::{FieldRoom, Fields};
 use super::{
     fields::Field,
     framing::{RequestBody, ResponseBody},

@@ -191,6 +191,7 @@ impl WriterHandle {
     }
 
     /// Lines sent to `to` since the start that were dropped or that its output refused.
+    #[cfg(test)]
     pub fn lost_lines(&self, to: Destination) -> u64 {
         match (to, &self.access) {
             (Destination::Stderr, _) => self.stderr.tally.lost.load(Relaxed),

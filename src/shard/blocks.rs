@@ -138,6 +138,13 @@ mod tests {
     }
 
     #[test]
+    fn as_many_are_kept_as_the_bound_says_and_no_more() {
+        let blocks = Blocks::default();
+        (0..BLOCKS_KEPT_MAX + 1).for_each(|_| blocks.put(vec![0; SMALL_BLOCK_BYTES].into()));
+        assert_eq!(blocks.small.borrow().blocks.len(), BLOCKS_KEPT_MAX);
+    }
+
+    #[test]
     fn what_is_not_needed_is_given_back() {
         let blocks = Blocks::default();
         let taken: Vec<_> = (0..8).map(|_| blocks.large()).collect();

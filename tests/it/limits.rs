@@ -8,6 +8,9 @@ const FIELDS_MAX: usize = 256;
 const EXTENSION_BYTES_MAX: usize = 4 * 1024;
 const TRAILER_BYTES_MAX: usize = 8 * 1024;
 const INTERIM_HEADS_MAX: usize = 16;
+const EMPTY_LINES_MAX: usize = 4;
+const CONNECTION_NAMES_MAX: usize = 32;
+const ID_BYTES_MAX: usize = 256;
 
 /// What a bound on chunk lines or trailers may count besides the bytes in question: size digits,
 /// the semicolon, line ends.
@@ -245,6 +248,75 @@ fn many_small_chunks_are_no_attack() {
     let body = "1\r\nx\r\n".repeat(20_000);
     let (_, request) = exchange(&chunked(&format!("{body}0\r\n\r\n")), OK);
     assert_eq!(request.body.bytes.len(), 20_000);
+}
+
+fn behind_empty_lines(count: usize, host: &str) -> String {
+    format!("{}GET / HTTP/1.1\r\nHost: {host}\r\n\r\n", "\r\n".repeat(count))
+}
+
+#[test]
+fn empty_lines_at_the_bound_are_ignored() {
+    serves(|host| behind_empty_lines(EMPTY_LINES_MAX, host));
+}
+
+#[test]
+fn empty_lines_past_the_bound_get_400() {
+    refuses(400, |host| behind_empty_lines(EMPTY_LINES_MAX + 1, host));
+}
+
+/// A head's fields: so many that `Connection` names, over two lines, and one that it does not.
+fn fields_named(count: usize) -> String {
+    let names: Vec<String> = (0..count).map(|n| format!("X-{n}")).collect();
+    let (some, others) = names.split_at(count / 2);
+    let fields: String = names.iter().map(|name| format!("{name}: 1\r\n")).collect();
+    let (some, others) = (some.join(", "), others.join(", "));
+    format!("Connection: close, {some}\r\n{fields}Connection: {others}\r\nStays: 1\r\n")
+}
+
+fn request_naming(count: usize) -> String {
+    format!("GET / HTTP/1.1\r\nHost: ORIGIN\r\n{}\r\n", fields_named(count))
+}
+
+fn answer_naming(count: usize) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{}\r\n", fields_named(count))
+}
+
+#[test]
+fn fields_that_connection_names_at_the_bound_are_all_removed() {
+    let most = CONNECTION_NAMES_MAX;
+    let (response, request) = exchange(&request_naming(most), answer_naming(most));
+    assert!(request.head.field("Stays").is_some() && response.has("Stays"));
+    for n in 0..most {
+        let name = format!("X-{n}");
+        assert!(request.head.field(&name).is_none() && !response.has(&name), "{name}");
+    }
+}
+
+#[test]
+fn fields_that_connection_names_past_the_bound_get_400() {
+    refuse(400, request_naming(CONNECTION_NAMES_MAX + 1));
+}
+
+#[test]
+fn fields_that_a_responses_connection_names_past_the_bound_get_502() {
+    refuse_answer(answer_naming(CONNECTION_NAMES_MAX + 1));
+}
+
+fn with_id_of(bytes: usize) -> String {
+    format!("GET / HTTP/1.1\r\nHost: ORIGIN\r\nX-Chocon-Id: {}\r\n\r\n", "i".repeat(bytes))
+}
+
+#[test]
+fn clients_id_at_the_bound_is_kept() {
+    let (response, request) = exchange(&with_id_of(ID_BYTES_MAX), OK);
+    let id = "i".repeat(ID_BYTES_MAX);
+    assert_eq!(request.head.field("X-Chocon-Id"), Some(id.as_str()));
+    assert_eq!(response.field("X-Chocon-Id"), Some(id.as_str()));
+}
+
+#[test]
+fn clients_id_past_the_bound_gets_400() {
+    refuse(400, with_id_of(ID_BYTES_MAX + 1));
 }
 
 #[test]
