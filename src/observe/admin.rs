@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::observe::counters::{STATUSES, Summary, Times};
+use crate::observe::counters::{Http2Counts, STATUSES, Summary, Times};
 use crate::observe::json::{append_f64, append_string, append_u64};
 use crate::observe::memory::Memory;
 
@@ -41,12 +41,15 @@ pub struct Figures {
     pub cpus: usize,
     /// Client connections of each shard.
     pub clients: Vec<usize>,
+    /// HTTP/2 to the origins, of each shard.
+    pub http2: Vec<Http2Counts>,
     pub memory: Memory,
 }
 
-/// `/.api/stats` (chocon: fukata/golang-stats-api-handler). What only Go's runtime has is 0; `clients` is ours.
+/// `/.api/stats` (chocon: fukata/golang-stats-api-handler). What only Go's runtime has is 0; `clients` and what
+/// begins with `http2` is ours.
 pub fn stats(figures: &Figures, pretty: bool) -> Vec<u8> {
-    let Figures { unix_ns, cpus, clients, memory } = figures;
+    let Figures { unix_ns, cpus, clients, http2, memory } = figures;
     let Memory { anonymous, resident, stack } = *memory;
     let shards = clients.len();
     let version = concat!("chocon-uring ", env!("CARGO_PKG_VERSION"));
@@ -79,6 +82,10 @@ pub fn stats(figures: &Figures, pretty: bool) -> Vec<u8> {
     }
     out.numbers("gc_pause", &[]);
     out.numbers("clients", clients);
+    let of_each = |count: fn(&Http2Counts) -> usize| http2.iter().map(count).collect::<Vec<_>>();
+    out.numbers("http2_connections", &of_each(|shard| shard.connections));
+    out.numbers("http2_requests", &of_each(|shard| shard.requests));
+    out.numbers("http2_goaways", &of_each(|shard| shard.goaways));
     out.end()
 }
 
@@ -203,20 +210,25 @@ mod tests {
             unix_ns: 1_795_482_123_456_789_012,
             cpus: 8,
             clients: vec![3, 0, 5, 2],
+            http2: vec![
+                Http2Counts { connections: 2, requests: 7, goaways: 1 },
+                Http2Counts { connections: 1, requests: 0, goaways: 9 },
+            ],
             memory: Memory { anonymous: 3000, resident: 5000, stack: 136 },
         }
     }
 
     #[test]
-    fn stats_have_chocons_keys_in_its_order_and_one_more() {
+    fn stats_have_chocons_keys_in_its_order_and_four_more() {
         let text = String::from_utf8(stats(&figures(), true)).expect("UTF-8");
         let keys: Vec<_> = text.lines().filter_map(|line| line.split('"').nth(1)).collect();
+        const OURS: &str = "clients http2_connections http2_requests http2_goaways";
         let chocons = "time go_version go_os go_arch cpu_num goroutine_num gomaxprocs cgo_call_num \
                        memory_alloc memory_total_alloc memory_sys memory_lookups memory_mallocs \
                        memory_frees memory_stack heap_alloc heap_sys heap_idle heap_inuse \
                        heap_released heap_objects gc_next gc_last gc_num gc_per_second \
                        gc_pause_per_second gc_pause";
-        assert_eq!(keys.join(" "), format!("{chocons} clients"));
+        assert_eq!(keys.join(" "), format!("{chocons} {OURS}"));
     }
 
     #[test]
@@ -240,6 +252,9 @@ mod tests {
             ("gc_num", json!(0)),
             ("gc_pause", json!([])),
             ("clients", json!([3, 0, 5, 2])),
+            ("http2_connections", json!([2, 1])),
+            ("http2_requests", json!([7, 0])),
+            ("http2_goaways", json!([1, 9])),
         ] {
             assert_eq!(parsed[key], value, "{key}");
         }

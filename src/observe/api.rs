@@ -74,6 +74,7 @@ impl Sources {
             unix_ns: u64::try_from(utc::unix_us(SystemTime::now())).unwrap_or(0) * 1000,
             cpus: self.cpus,
             clients: self.counters.iter().map(|shard| shard.clients()).collect(),
+            http2: self.counters.iter().map(|shard| shard.http2()).collect(),
             memory: Memory::now(),
         }
     }

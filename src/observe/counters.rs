@@ -25,6 +25,9 @@ pub struct Counters {
     requests: AtomicU64,
     by_status: [AtomicU64; STATUSES.len()],
     clients: AtomicUsize,
+    http2_connections: AtomicUsize,
+    http2_requests: AtomicUsize,
+    http2_goaways: AtomicUsize,
     /// Samples taken since the start; the latest stands at this less one, modulo the ring's length.
     sampled: AtomicU64,
     /// Each shard may have served all of the latest requests, so each keeps as many.
@@ -47,6 +50,14 @@ pub struct Recorder {
     one_in: u32,
     /// A xorshift generator: a regular choice would beat with requests that come in a regular order.
     chance: Cell<u32>,
+}
+
+/// HTTP/2 to the origins, of one shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Http2Counts {
+    pub connections: usize,
+    pub requests: usize,
+    pub goaways: usize,
 }
 
 /// The counters of all shards together.
@@ -76,6 +87,9 @@ impl Counters {
             requests: AtomicU64::new(0),
             by_status: Default::default(),
             clients: AtomicUsize::new(0),
+            http2_connections: AtomicUsize::new(0),
+            http2_requests: AtomicUsize::new(0),
+            http2_goaways: AtomicUsize::new(0),
             sampled: AtomicU64::new(0),
             ring: (0..sampling.kept).map(|_| Slot::default()).collect(),
             epoch,
@@ -85,6 +99,15 @@ impl Counters {
     /// Client connections that were open at the shard's last sweep, or later.
     pub fn clients(&self) -> usize {
         self.clients.load(Relaxed)
+    }
+
+    /// How HTTP/2 to the origins is used: connections and requests at the shard's last sweep, GOAWAYs so far.
+    pub fn http2(&self) -> Http2Counts {
+        Http2Counts {
+            connections: self.http2_connections.load(Relaxed),
+            requests: self.http2_requests.load(Relaxed),
+            goaways: self.http2_goaways.load(Relaxed),
+        }
     }
 
     /// The sample that was taken as the `back`-th last one, from 0; None beyond what is kept.
@@ -133,6 +156,18 @@ impl Recorder {
     /// Takes down how many client connections are open.
     pub fn set_clients(&self, clients: usize) {
         self.counters.clients.store(clients, Relaxed);
+    }
+
+    /// Takes down how many HTTP/2 connections to origins are open, and how many requests are under way on them.
+    pub fn set_http2(&self, connections: usize, requests: usize) {
+        self.counters.http2_connections.store(connections, Relaxed);
+        self.counters.http2_requests.store(requests, Relaxed);
+    }
+
+    /// An origin said that it takes no more requests on a connection.
+    pub fn count_goaway(&self) {
+        let goaways = &self.counters.http2_goaways;
+        goaways.store(goaways.load(Relaxed) + 1, Relaxed);
     }
 
     fn is_sampled(&self) -> bool {

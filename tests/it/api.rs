@@ -21,7 +21,7 @@ fn look_at(addr: SocketAddr, path: &str) -> Value {
     serde_json::from_str(&response.text()).expect("JSON")
 }
 
-fn look(proxy: &Proxy, path: &str) -> Value {
+pub fn look(proxy: &Proxy, path: &str) -> Value {
     look_at(proxy.addr(), path)
 }
 
@@ -72,7 +72,7 @@ fn plugin_finds_every_key_of_the_process() {
         assert!(stats[key].is_string(), "{key}");
     }
     assert_eq!(stats["gc_pause"].as_array().map(Vec::len), Some(0));
-    assert_eq!(stats.as_object().map(serde_json::Map::len), Some(28), "chocon's, and clients");
+    assert_eq!(stats.as_object().map(serde_json::Map::len), Some(31), "chocon's, and four more");
 }
 
 #[test]

@@ -346,23 +346,6 @@ fn origin_in_use_on_one_shard_is_warm_on_its_sibling_and_stays_so() {
 }
 
 #[test]
-fn dump_and_log_tell_of_http_2() {
-    let (origin, proxy) =
-        (options().scripted(), Proxy::one_shard(&["--access-log-format", "json+"]));
-    let (mut client, mut conn, stream) = answered_once(&proxy, &origin);
-    let line = proxy.wait_for_access_line(|line| line.get("uri") == "/");
-    assert_eq!(line.get("proto"), "h2");
-    conn.goaway(stream, 0);
-    let mut next = Http2Conn::open(origin.accept());
-    client.request("GET", &origin.host(), "/held", "", b"");
-    next.next_request();
-    proxy.signal(libc::SIGUSR1);
-    let line = proxy.wait_for_log("HTTP/2 connections");
-    let told = "1 HTTP/2 connections (1/100 requests), 0 leaving, 1 GOAWAYs received";
-    assert!(line.contains("https://localhost:") && line.ends_with(told), "{line}");
-}
-
-#[test]
 fn request_that_finds_no_room_in_time_gets_503() {
     let flags = ["--connect-timeout", "300ms", "--tls-timeout", "300ms"];
     let (origin, proxy) = (options().scripted(), Proxy::one_shard(&flags));

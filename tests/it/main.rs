@@ -24,6 +24,7 @@ mod http2_bounds;
 mod http2_clients;
 mod http2_flow;
 mod http2_malformed;
+mod http2_observed;
 mod http2_pool;
 mod http2_tokens;
 mod idle_limit;

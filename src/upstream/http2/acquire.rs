@@ -158,12 +158,16 @@ impl Upstream {
             self.is_under_pressure.set(false);
         }
         let timeout = self.shard.config.keepalive_timeout;
+        let (mut connections, mut requests) = (0, 0);
         for origin in used {
             if origin.speaks.get() == Speaks::Http2 && origin.streams.has_any() {
                 self.warm_sibling(origin, now);
             }
             origin.streams.sweep(now, timeout, self.is_under_pressure.get());
+            connections += origin.streams.len();
+            requests += origin.streams.in_flight();
         }
+        self.shard.recorder.set_http2(connections, requests);
         for origin in origins.by_key.values() {
             // What the others were told is forgotten with it, or it would be believed at once.
             let asks_again = origin.speaks.get().after(now) != origin.speaks.get();

@@ -75,6 +75,11 @@ impl Wire {
         self.received.get()
     }
 
+    /// The origin said that it takes no more requests here.
+    pub fn count_goaway(&self) {
+        self.shard.recorder.count_goaway();
+    }
+
     /// Why the connection failed, if the wire knows.
     pub fn fault(&self) -> Option<Cause> {
         self.unreadable.borrow().clone().or_else(|| self.unsendable.borrow().clone())

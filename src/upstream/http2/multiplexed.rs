@@ -343,6 +343,7 @@ impl Multiplexed {
         }
         if going_away && self.requests.borrow().is_some() {
             self.retire();
+            self.wire.count_goaway();
             if let Some(streams) = self.streams.upgrade() {
                 streams.count_goaway();
                 streams.lost(self);

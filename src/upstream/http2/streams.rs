@@ -239,6 +239,12 @@ impl Streams {
         }
     }
 
+    /// Requests under way on all of them.
+    pub fn in_flight(&self) -> usize {
+        let (connections, leaving) = (self.connections.borrow(), self.leaving.borrow());
+        connections.iter().chain(&*leaving).map(|connection| connection.in_flight()).sum()
+    }
+
     /// How many connections there are, those that finish included.
     pub fn len(&self) -> usize {
         self.connections.borrow().len() + self.leaving.borrow().len()
