@@ -125,7 +125,7 @@ impl Error {
     }
 
     /// Whether the failure looks like an idle connection that the origin had already given up: only then can
-    /// sending the request again on a fresh connection help. Whether it is *safe* is `upstream::replay`'s.
+    /// sending the request again on a fresh connection help. Whether it is *safe* is decided in `proxy::forward`.
     pub fn is_stale_connection(&self) -> bool {
         match (self.party, self.phase, &self.cause) {
             (Party::Origin, Phase::Send | Phase::Wait, Cause::Closed | Cause::Io(_)) => true,

@@ -32,6 +32,40 @@
 //! - Dropping an upstream connection closes it; only [`upstream::Lease::finish`] keeps it.
 //! - Peer bytes never panic; a panic ends one connection, not a shard ([`shard::spawn`]).
 //!
+//! # Where it is decided
+//!
+//! | what | file | begin at |
+//! |---|---|---|
+//! | Which origin a Host or a target names | `route.rs` | `route` |
+//! | A request that is not admitted: loops, methods, versions | `proxy/asked.rs` | `admit` |
+//! | The status that a fault gets, and its word in the log | `error.rs` | `status` |
+//! | How long a body is; what is ambiguous | `http1/framing.rs` | `Lengths` |
+//! | Fields that are left out, and those that are added | `headers.rs` | `write_request` |
+//! | Whether a request, a POST above all, is sent again | `proxy/mod.rs` | `forward` |
+//! | The same over HTTP/2: GOAWAY, resets | `proxy/http2.rs` | `Repeat` |
+//! | An answer that was cut looks cut to the client | `proxy/mod.rs` | `Next` |
+//! | Whether the origin may be asked in HTTP/2 | `upstream/http2/speaks.rs` | `Speaks` |
+//! | Which connection carries a request: idle, safe or fresh | `upstream/mod.rs` | `lease` |
+//! | When a connection is idle again, and when it is closed | `upstream/lease.rs` | `finish` |
+//! | Who lends to whom; a lent connection stays where it went, or goes to its floor's home | `upstream/lend.rs` | `send_home` |
+//! | Requests in line under `--max-conns-per-host` | `upstream/line.rs` | `stand_in_line` |
+//! | How many connections are kept ready, and by which shard | `upstream/floor/keep.rs` | `keep_floor` |
+//! | For how long an idle connection is safe | `upstream/idle_limit.rs` | `safe_for` |
+//! | A look-up that fails, or is late | `upstream/dial.rs` | `look_up` |
+//! | How long an old answer serves | `upstream/dns/cache.rs` | `NAME_STALE_MAX` |
+//! | Which address is dialled first, and which beside it | `upstream/race.rs` | `race` |
+//! | Which addresses must not be dialled | `upstream/policy.rs` | `check` |
+//! | Which shard serves a client | `downstream/balance.rs` | `place` |
+//! | Who closes an idle client, and a slow one | `shard/watch.rs` | `sweep` |
+//! | Where `--busy-poll` acts | `shard/spin.rs` | `begin` |
+//! | Where a panic stops | `shard/mod.rs` | `Caught` |
+//! | What a signal does; the exit status | `process/mod.rs` | `serve` |
+//! | Who writes the state file, and when | `process/state_file.rs` | `StateSaver` |
+//! | What a line of the access log says | `observe/line.rs` | `append` |
+//! | What a latency is, and the dump of SIGUSR1 | `observe/latency/mod.rs` | `record` |
+//!
+//! A bound stands in [`limits`] with its unit, its reason and what the peer sees; a flag in [`cli`].
+//!
 //! The modules below stand in the order of the path; a file imports only what stands below it, and a test holds that.
 
 #![deny(unsafe_code)]

@@ -191,6 +191,28 @@ fn unsafe_stays_in_its_files() {
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
+/// Rows of the map in lib.rs: file, and the word in it at which to begin.
+fn map_of_decisions() -> Vec<(String, String)> {
+    let lib = fs::read_to_string(src().join("lib.rs")).expect("src/lib.rs");
+    let cell = |text: &str| text.trim().strip_prefix('`')?.strip_suffix('`').map(str::to_owned);
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.strip_prefix("//! |")?.split('|').collect();
+        Some((cell(cells.get(1)?)?, cell(cells.get(2)?)?))
+    };
+    lib.lines().filter_map(row).collect()
+}
+
+#[test]
+fn map_of_decisions_leads_to_what_it_names() {
+    let (map, files) = (map_of_decisions(), source_files());
+    assert!(map.len() > 20, "{} rows in src/lib.rs", map.len());
+    for (path, word) in map {
+        let file = files.iter().find(|file| file.path == path);
+        let code = &file.unwrap_or_else(|| panic!("src/lib.rs names {path}: no such file")).code;
+        assert!(words(code).any(|found| found == word), "src/{path} has no {word}");
+    }
+}
+
 #[test]
 fn imports_are_found_in_paths_and_groups() {
     let code =

@@ -125,7 +125,7 @@ pub fn response_body(
     })
 }
 
-/// Writes a final head for the client. `invents_length`: the response has no body and does not say so.
+/// Writes a final head for the client; the second of `body` says how the body is framed for it.
 ///
 /// Errors: too many fields; a name or a value that would not be one in HTTP/1.1.
 pub fn write_response(
