@@ -19,7 +19,7 @@ use rustls::{
     ClientConfig, RootCertStore, client::Resumption, crypto::aws_lc_rs, pki_types::ServerName,
 };
 pub use session::{NotSent, Parked, Session};
-use std::{io, rc::Rc, sync::Arc};
+use std::{io, path::Path, rc::Rc, sync::Arc};
 
 /// What the version line says of the TLS in use.
 pub const PROVIDER: &str = "rustls 0.23 with aws-lc-rs";
@@ -53,10 +53,27 @@ pub enum Roots {
     BuiltIn(usize),
 }
 
+/// A file that was named for an authority of one's own must not be passed over because a directory gives others: each
+/// handshake would fail, and nothing say why.
+fn check_certificate_file() -> Result<(), String> {
+    let Some(file) = std::env::var_os("SSL_CERT_FILE") else { return Ok(()) };
+    let loaded = rustls_native_certs::load_certs_from_paths(Some(Path::new(&file)), None);
+    if !loaded.certs.is_empty() {
+        return Ok(());
+    }
+    let causes: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
+    let cause = if causes.is_empty() { "it has none".to_owned() } else { causes.join("; ") };
+    Err(format!(
+        "SSL_CERT_FILE is {file:?}, but no certificate can be read from there ({cause}); name a PEM file, or unset it to \
+         use the system's"
+    ))
+}
+
 impl Tls {
     /// Loads the roots: `SSL_CERT_FILE` and `SSL_CERT_DIR` if set, else the system's, else the ones built in. Errors: the
     /// variables are set and name nothing that can be used.
     pub fn new() -> Result<(Self, Roots), String> {
+        check_certificate_file()?;
         let mut roots = RootCertStore::empty();
         let loaded = rustls_native_certs::load_native_certs();
         let (added, _ignored) = roots.add_parsable_certificates(loaded.certs);

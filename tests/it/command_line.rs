@@ -2,7 +2,8 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
-use crate::support::{Client, Proxy, scratch_file};
+use crate::support::ca::test_ca;
+use crate::support::{Client, Proxy, scratch_directory, scratch_file};
 
 /// The start fails, and stderr names every one of `words`.
 #[track_caller]
@@ -150,11 +151,20 @@ fn occupied_port_fails_with_the_address() {
 }
 
 #[test]
-fn certificate_file_without_certificates_fails_with_the_variables_name() {
+fn certificate_file_without_certificates_fails_though_a_directory_has_some() {
     let empty = scratch_file("no-certificates.pem", "");
-    let options = Proxy::options(&[]).env("SSL_CERT_FILE", &empty);
-    let (status, _, stderr) = options.run_to_end();
-    assert!(!status.success() && stderr.contains("SSL_CERT_FILE"), "{stderr}");
+    let dir = scratch_directory("certificates-beside");
+    std::fs::copy(&test_ca().file, dir.join("ca.pem")).expect("a certificate");
+    let dir = dir.to_str().expect("UTF-8");
+    for (file, cause) in [(empty.as_str(), "it has none"), ("/nonexistent", "No such file")] {
+        for dir in [None, Some(dir)] {
+            let options = Proxy::options(&[]).env("SSL_CERT_FILE", file);
+            let options = dir.into_iter().fold(options, |o, dir| o.env("SSL_CERT_DIR", dir));
+            let (status, _, stderr) = options.run_to_end();
+            assert_eq!(status.code(), Some(1), "{stderr}");
+            assert!(stderr.contains("SSL_CERT_FILE is ") && stderr.contains(cause), "{stderr}");
+        }
+    }
 }
 
 #[test]
