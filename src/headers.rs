@@ -13,7 +13,6 @@ use crate::{
         head::{Fields, RequestHead, ResponseHead, Version},
     },
 };
-use std::ops::Range;
 
 /// What loops are recognised by: sent to every origin, refused from every client.
 pub const CHOCON_VER: &str = env!("CARGO_PKG_VERSION");
@@ -67,42 +66,34 @@ pub fn write_request(
     hop: NextHop<'_>,
     id: &[u8],
 ) {
-    let host = hop.host;
-    out.push(head.method.as_bytes());
-    out.push(b" ");
-    if let Some(proxy) = hop.proxy {
-        out.push(proxy.prefix);
-    }
-    // RFC 9112 §3.2.4: a proxy is asked for `*` by a target without a path.
-    if hop.proxy.is_none() || !target.is_asterisk() {
-        out.push(target.before_path.as_bytes());
-        out.push(target.path_and_query.as_bytes());
-    }
-    out.push(b" HTTP/1.1\r\n");
-    if let (None, Some(host)) = (head.host, host) {
+    let fields = &head.fields;
+    let stands =
+        hop.proxy.is_none() && target.absolute.is_none() && head.version == Version::Http11;
+    let begin = if stands {
+        0
+    } else {
+        write_request_line(out, head, target, hop.proxy);
+        fields.start
+    };
+    if let (None, Some(host)) = (head.host, hop.host) {
         // RFC 9112 §3.2: required in HTTP/1.1, though an HTTP/1.0 client did not have to send it.
         write_host(out, host);
     }
     let mut length_written = false;
-    copy_fields(out, &head.fields, |out, field| match field {
-        Field::Host => {
-            if let Some(host) = host {
-                write_host(out, host);
-            }
-            host.is_some()
-        }
+    copy_lines(out, fields, begin, |field| match field {
+        Field::Host => hop.host.map_or(Fate::Stays, Fate::BecomesHost),
         // RFC 9112 §6.3: repeated identical lengths become one.
-        Field::ContentLength => std::mem::replace(&mut length_written, true),
-        Field::TransferEncoding => true,
-        Field::ChoconVer => hop.loop_mark == LoopMark::Set,
+        Field::ContentLength => goes_if(std::mem::replace(&mut length_written, true)),
+        Field::TransferEncoding => Fate::Goes,
+        Field::ChoconVer => goes_if(hop.loop_mark == LoopMark::Set),
         // The client's own stays where it is; an empty one is none.
-        Field::ChoconId => head.id.is_none(),
+        Field::ChoconId => goes_if(head.id.is_none()),
         Field::Other
         | Field::Connection
         | Field::Expect
         | Field::UserAgent
         | Field::HopByHop
-        | Field::KeepAlive => false,
+        | Field::KeepAlive => Fate::Stays,
     });
     if head.body == RequestBody::Chunked {
         out.push(b"Transfer-Encoding: chunked\r\n");
@@ -117,12 +108,31 @@ pub fn write_request(
         out.push(authorization.as_bytes());
         out.push(b"\r\n");
     }
-    if hop.loop_mark == LoopMark::Set {
-        out.push(b"X-Chocon-Ver: ");
-        out.push(CHOCON_VER.as_bytes());
-        out.push(b"\r\n");
+    out.push(match hop.loop_mark {
+        LoopMark::Set => {
+            concat!("X-Chocon-Ver: ", env!("CARGO_PKG_VERSION"), "\r\n\r\n").as_bytes()
+        }
+        LoopMark::Passed => b"\r\n",
+    });
+}
+
+fn write_request_line(
+    out: &mut impl Out,
+    head: &RequestHead<'_, '_>,
+    target: Target<'_>,
+    proxy: Option<ProxyHop<'_>>,
+) {
+    out.push(head.method.as_bytes());
+    out.push(b" ");
+    if let Some(proxy) = proxy {
+        out.push(proxy.prefix);
     }
-    out.push(b"\r\n");
+    // RFC 9112 §3.2.4: a proxy is asked for `*` by a target without a path.
+    if proxy.is_none() || !target.is_asterisk() {
+        out.push(target.before_path.as_bytes());
+        out.push(target.path_and_query.as_bytes());
+    }
+    out.push(b" HTTP/1.1\r\n");
 }
 
 fn write_host(out: &mut impl Out, host: &[u8]) {
@@ -171,12 +181,12 @@ pub fn write_response(
     persistence: Persistence,
     id: &[u8],
 ) {
-    write_status_line(out, head);
+    let begin = begin_response(out, head);
     // RFC 9110 §8.6: no Content-Length in 204; an origin that sends one would make some clients wait for a body.
     let mut length_written = head.status == 204;
-    copy_fields(out, &head.fields, |_, field| match field {
-        Field::ContentLength => std::mem::replace(&mut length_written, true),
-        Field::TransferEncoding | Field::ChoconId => true,
+    copy_lines(out, &head.fields, begin, |field| match field {
+        Field::ContentLength => goes_if(std::mem::replace(&mut length_written, true)),
+        Field::TransferEncoding | Field::ChoconId => Fate::Goes,
         Field::Other
         | Field::Host
         | Field::Connection
@@ -184,7 +194,7 @@ pub fn write_response(
         | Field::UserAgent
         | Field::ChoconVer
         | Field::HopByHop
-        | Field::KeepAlive => false,
+        | Field::KeepAlive => Fate::Stays,
     });
     if body == BodyOut::Chunked {
         out.push(b"Transfer-Encoding: chunked\r\n");
@@ -192,19 +202,27 @@ pub fn write_response(
     end_head(out, persistence, id);
 }
 
-fn write_status_line(out: &mut impl Out, head: &ResponseHead<'_, '_>) {
+/// Writes the status line, unless it stands as it should be. Returns from where on the head's bytes are still to be copied.
+fn begin_response(out: &mut impl Out, head: &ResponseHead<'_, '_>) -> usize {
+    // RFC 9112 §4: the space behind the status must be sent even where no reason follows.
+    let has_space = head.status_and_reason.len() > " 200".len();
+    if has_space && head.version == Version::Http11 {
+        return 0;
+    }
     out.push(b"HTTP/1.1");
     out.push(head.status_and_reason);
-    // RFC 9112 §4: the space behind the status must be sent even where no reason follows.
-    out.push(if head.status_and_reason.len() == " 200".len() { b" \r\n" } else { b"\r\n" });
+    out.push(if has_space { b"\r\n" } else { b" \r\n" });
+    head.fields.start
 }
 
 /// Writes an interim (1xx) head for the client: as it is, less what is for the next hop only.
 pub fn write_interim(out: &mut impl Out, head: &ResponseHead<'_, '_>) {
-    write_status_line(out, head);
-    copy_fields(out, &head.fields, |_, field| {
+    let begin = begin_response(out, head);
+    copy_lines(out, &head.fields, begin, |field| {
         // RFC 9110 §8.6 and RFC 9112 §6.1: neither may stand in a 1xx.
-        matches!(field, Field::ContentLength | Field::TransferEncoding | Field::ChoconId)
+        let no_interim =
+            matches!(field, Field::ContentLength | Field::TransferEncoding | Field::ChoconId);
+        goes_if(no_interim)
     });
     out.push(b"\r\n");
 }
@@ -282,28 +300,43 @@ fn reason(status: u16) -> &'static str {
     }
 }
 
-/// Copies the fields that are not for this hop only. `replaced` says of each whether it is written, or dropped, in
-/// place of the line.
-fn copy_fields<O: Out>(
-    out: &mut O,
+/// What becomes of a field's line.
+enum Fate<'h> {
+    Stays,
+    Goes,
+    BecomesHost(&'h [u8]),
+}
+
+fn goes_if<'h>(goes: bool) -> Fate<'h> {
+    if goes { Fate::Goes } else { Fate::Stays }
+}
+
+/// Copies the head's bytes from `begin` on, less its empty line and the fields that are for this hop only. `fate` says what
+/// becomes of the others.
+fn copy_lines<'h>(
+    out: &mut impl Out,
     fields: &Fields<'_, '_>,
-    mut replaced: impl FnMut(&mut O, Field) -> bool,
+    begin: usize,
+    mut fate: impl FnMut(Field) -> Fate<'h>,
 ) {
-    let mut run: Range<usize> = 0..0;
+    let mut run = begin..fields.start;
     for field in fields.iter() {
-        let stays = !field.is_hop_by_hop();
-        // The run before must be out before anything is written in place of this line.
-        let special = field.kind != Field::Other && field.kind != Field::UserAgent;
-        if stays && !special {
-            if run.is_empty() {
-                run = field.line;
-            } else {
-                run.end = field.line.end;
+        let line = field.range();
+        let fate = if field.is_hop_by_hop() { Fate::Goes } else { fate(field.kind()) };
+        let host = match fate {
+            // The lines follow on each other.
+            Fate::Stays => {
+                run.end = line.end;
+                continue;
             }
-            continue;
-        }
+            Fate::Goes => None,
+            Fate::BecomesHost(host) => Some(host),
+        };
         out.push(&fields.bytes[run]);
-        run = if stays && !replaced(out, field.kind) { field.line } else { 0..0 };
+        if let Some(host) = host {
+            write_host(out, host);
+        }
+        run = line.end..line.end;
     }
     out.push(&fields.bytes[run]);
 }

@@ -7,13 +7,14 @@
 #![forbid(unsafe_code)]
 
 use super::{
+    field_list::FieldRoom,
     fields::is_trailer_allowed,
     framing::{RequestBody, ResponseBody},
     head::BARE_LF,
 };
 use crate::{
     error::Cause,
-    limits::{CHUNK_LINE_BYTES_MAX, FIELDS_MAX, TRAILER_BYTES_MAX},
+    limits::{CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX},
 };
 use std::ops::Range;
 
@@ -234,20 +235,16 @@ fn hex(byte: u8) -> Result<u64, Cause> {
 /// Checks a trailer section and keeps the lines that may be passed on.
 fn allowed_trailers(section: &[u8]) -> Result<Vec<u8>, Cause> {
     const BAD: Cause = Cause::Malformed("a trailer field is not valid");
-    let mut room = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    match httparse::parse_headers(section, &mut room) {
-        Ok(httparse::Status::Complete((n, headers))) if n == section.len() => {
-            let mut lines = Vec::new();
-            for header in headers.iter().filter(|h| is_trailer_allowed(h.name.as_bytes())) {
-                lines.extend_from_slice(header.name.as_bytes());
-                lines.extend_from_slice(b": ");
-                lines.extend_from_slice(header.value);
-                lines.extend_from_slice(b"\r\n");
-            }
-            Ok(lines)
-        }
-        Ok(_) | Err(_) => Err(BAD),
+    let mut room = FieldRoom::default();
+    let fields = room.lines(section).map_err(|_| BAD)?;
+    let mut lines = Vec::new();
+    for field in fields.filter(|field| is_trailer_allowed(field.name())) {
+        lines.extend_from_slice(field.name());
+        lines.extend_from_slice(b": ");
+        lines.extend_from_slice(field.value());
+        lines.extend_from_slice(b"\r\n");
     }
+    Ok(lines)
 }
 
 /// Free bytes that [`wrap_chunk`] needs in front of the data: 8 digits and CRLF, for a fragment below 4 GiB.

@@ -5,27 +5,104 @@
 
 use super::{
     fields::{Field, told_timeout},
-    framing::Lengths,
+    framing::{Lengths, trim_ows},
     head::Version,
+    scan,
 };
 use crate::{
     error::Cause,
     limits::{CONNECTION_NAMES_MAX, FIELDS_MAX},
 };
-use httparse::Header;
-use std::{mem::MaybeUninit, ops::Range};
+use std::ops::Range;
 
-/// Room for the fields of one head, on the caller's stack. What is read refers to it, so that moving a head moves little.
-pub struct FieldRoom<'b> {
-    pub(super) headers: [MaybeUninit<Header<'b>>; FIELDS_MAX],
-    pub(super) kinds: [Field; FIELDS_MAX],
+pub(super) const NOT_A_HEAD: Cause =
+    Cause::Malformed("the start line or a field line is not valid HTTP/1.1");
+
+pub(super) const NOT_ITS_END: Cause = Cause::Malformed("the head ends before its empty line");
+
+/// As many fields are read without an allocation. Most heads have fewer than twenty.
+const FIELDS_USUAL: usize = 32;
+
+/// Room for the places of one head's fields, on the caller's stack.
+pub struct FieldRoom {
+    usual: [Place; FIELDS_USUAL],
+    /// All of them, where there are more.
+    many: Vec<Place>,
 }
 
-impl Default for FieldRoom<'_> {
+impl Default for FieldRoom {
     fn default() -> Self {
-        Self {
-            headers: [const { MaybeUninit::uninit() }; FIELDS_MAX],
-            kinds: [Field::Other; FIELDS_MAX],
+        const NOWHERE: Place = Place { kind: Field::Other, start: 0, colon: 0, end: 0 };
+        Self { usual: [NOWHERE; FIELDS_USUAL], many: Vec::new() }
+    }
+}
+
+/// Where one field line stands in its head, and what it is.
+#[derive(Clone, Copy)]
+struct Place {
+    kind: Field,
+    start: usize,
+    colon: usize,
+    /// Before its CRLF.
+    end: usize,
+}
+
+impl Place {
+    /// Reads the line that begins at `start` (RFC 9112 §5): no white space before the colon (§5.1), none in front of the
+    /// name (§5.2), and CRLF at the end.
+    fn read(bytes: &[u8], start: usize) -> Result<Self, Cause> {
+        let colon = scan::token_end(bytes, start);
+        if colon == start || bytes.get(colon) != Some(&b':') {
+            return Err(NOT_A_HEAD);
+        }
+        let end = scan::text_end(bytes, colon + 1);
+        if !bytes[end..].starts_with(b"\r\n") {
+            return Err(NOT_A_HEAD);
+        }
+        Ok(Self { kind: Field::named(&bytes[start..colon]), start, colon, end })
+    }
+
+    fn name<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+        &bytes[self.start..self.colon]
+    }
+
+    fn value<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+        trim_ows(&bytes[self.colon + 1..self.end])
+    }
+}
+
+impl FieldRoom {
+    /// The fields of a trailer section, with its empty line: `Connection` names none of them. Errors: no valid section.
+    pub(super) fn lines<'b>(
+        &mut self,
+        section: &'b [u8],
+    ) -> Result<impl Iterator<Item = Line<'b>>, Cause> {
+        let places = self.read(section, 0)?;
+        Ok(places.iter().map(|place| Line { bytes: section, place: *place, is_named: false }))
+    }
+
+    /// Reads all field lines from `at` on, and holds the end of `bytes` to be the empty line behind them.
+    fn read(&mut self, bytes: &[u8], mut at: usize) -> Result<&[Place], Cause> {
+        let mut count = 0;
+        while bytes.get(at) != Some(&b'\r') {
+            let place = Place::read(bytes, at)?;
+            at = place.end + 2;
+            match self.usual.get_mut(count) {
+                Some(room) => *room = place,
+                None if count == FIELDS_MAX => return Err(Cause::HeadTooLong),
+                None => {
+                    if count == FIELDS_USUAL {
+                        self.many = self.usual.to_vec();
+                    }
+                    self.many.push(place);
+                }
+            }
+            count += 1;
+        }
+        match &bytes[at..] {
+            b"\r\n" => Ok(self.usual.get(..count).unwrap_or(&self.many)),
+            [b'\r', b'\n', ..] => Err(NOT_ITS_END),
+            _no_line_end => Err(NOT_A_HEAD),
         }
     }
 }
@@ -34,8 +111,9 @@ impl Default for FieldRoom<'_> {
 pub struct Fields<'r, 'b> {
     /// The whole head, which the fields point into.
     pub bytes: &'b [u8],
-    pub(super) headers: &'r [Header<'b>],
-    pub(super) kinds: &'r [Field],
+    /// Where the first of them begins, or the empty line.
+    pub start: usize,
+    places: &'r [Place],
     connection: Connection,
     named: Named,
     pub(super) lengths: Lengths,
@@ -55,50 +133,37 @@ struct Connection {
 struct Named([u64; FIELDS_MAX.div_ceil(64)]);
 
 impl<'r, 'b> Fields<'r, 'b> {
-    pub(super) fn new(
-        bytes: &'b [u8],
-        headers: &'r [Header<'b>],
-        kinds: &'r mut [Field; FIELDS_MAX],
-    ) -> Result<Self, Cause> {
-        let kinds = &mut kinds[..headers.len()];
+    /// Reads the fields of the head `bytes`, whose first line begins at `at`.
+    pub(super) fn read(bytes: &'b [u8], at: usize, room: &'r mut FieldRoom) -> Result<Self, Cause> {
+        let places = room.read(bytes, at)?;
         let (mut connection, mut lengths) = (Connection::default(), Lengths::default());
-        for (kind, header) in kinds.iter_mut().zip(headers) {
-            *kind = Field::named(header.name.as_bytes());
-            match *kind {
-                Field::Connection => connection.read(header.value),
-                Field::ContentLength => lengths.add_content_length(header.value)?,
-                Field::TransferEncoding => lengths.add_transfer_encoding(header.value)?,
+        for place in places {
+            match place.kind {
+                Field::Connection => connection.read(place.value(bytes)),
+                Field::ContentLength => lengths.add_content_length(place.value(bytes))?,
+                Field::TransferEncoding => lengths.add_transfer_encoding(place.value(bytes))?,
                 _ => {} // No other field says where the message or the connection ends.
             }
         }
         let named =
-            if connection.names_fields { Named::read(headers, kinds)? } else { Named::default() };
-        Ok(Self { bytes, headers, kinds, connection, named, lengths })
+            if connection.names_fields { Named::read(bytes, places)? } else { Named::default() };
+        Ok(Self { bytes, start: at, places, connection, named, lengths })
     }
 
-    /// Every field in order: kind, name, value, and the range of its whole line in `bytes`.
+    /// Every field in order.
     pub fn iter(&self) -> impl Iterator<Item = Line<'b>> + '_ {
-        let base = self.bytes.as_ptr() as usize;
-        self.headers.iter().enumerate().map(move |(i, header)| {
-            let start = header.name.as_ptr() as usize - base;
-            let end = match self.headers.get(i + 1) {
-                Some(next) => next.name.as_ptr() as usize - base,
-                None => self.bytes.len() - 2,
-            };
-            Line {
-                kind: self.kinds[i],
-                name: header.name.as_bytes(),
-                value: header.value,
-                line: start..end,
-                is_named: self.named.has(i),
-            }
+        let bytes = self.bytes;
+        self.places.iter().enumerate().map(move |(at, place)| Line {
+            bytes,
+            place: *place,
+            is_named: self.named.has(at),
         })
     }
 
     /// How long the sender says it keeps the connection when idle, in seconds.
     pub fn idle_timeout(&self) -> Option<u64> {
-        let at = self.kinds.iter().position(|kind| *kind == Field::KeepAlive)?;
-        told_timeout(self.headers.get(at)?.value)
+        let place = self.places.iter().find(|place| place.kind == Field::KeepAlive)?;
+        told_timeout(place.value(self.bytes))
     }
 
     /// RFC 9112 §9.3: whether the connection persists after this message.
@@ -131,11 +196,11 @@ impl Connection {
 }
 
 impl Named {
-    fn read(headers: &[Header<'_>], kinds: &[Field]) -> Result<Self, Cause> {
+    fn read(bytes: &[u8], places: &[Place]) -> Result<Self, Cause> {
         let mut names: [&[u8]; CONNECTION_NAMES_MAX] = [&[]; CONNECTION_NAMES_MAX];
         let mut count = 0;
-        let connection = headers.iter().zip(kinds).filter(|(_, kind)| **kind == Field::Connection);
-        for token in connection.flat_map(|(header, _)| connection_tokens(header.value)) {
+        let connection = places.iter().filter(|place| place.kind == Field::Connection);
+        for token in connection.flat_map(|place| connection_tokens(place.value(bytes))) {
             if token.eq_ignore_ascii_case(b"close") || token.eq_ignore_ascii_case(b"keep-alive") {
                 continue;
             }
@@ -144,8 +209,8 @@ impl Named {
             count += 1;
         }
         let mut named = Self::default();
-        for (at, header) in headers.iter().enumerate() {
-            if names[..count].iter().any(|n| n.eq_ignore_ascii_case(header.name.as_bytes())) {
+        for (at, place) in places.iter().enumerate() {
+            if names[..count].iter().any(|name| name.eq_ignore_ascii_case(place.name(bytes))) {
                 named.0[at / 64] |= 1 << (at % 64);
             }
         }
@@ -159,20 +224,36 @@ impl Named {
 
 /// One field line.
 pub struct Line<'b> {
-    pub kind: Field,
-    pub name: &'b [u8],
-    pub value: &'b [u8],
-    pub line: Range<usize>,
+    bytes: &'b [u8],
+    place: Place,
     /// `Connection` names it.
     is_named: bool,
 }
 
-impl Line<'_> {
+impl<'b> Line<'b> {
+    pub fn kind(&self) -> Field {
+        self.place.kind
+    }
+
+    pub fn name(&self) -> &'b [u8] {
+        self.place.name(self.bytes)
+    }
+
+    /// Without the white space around it.
+    pub fn value(&self) -> &'b [u8] {
+        self.place.value(self.bytes)
+    }
+
+    /// Where the whole line stands in the head, with its CRLF.
+    pub fn range(&self) -> Range<usize> {
+        self.place.start..self.place.end + 2
+    }
+
     /// Whether a field is for the next hop only: by what it is, or because `Connection` names it. Fields that frame,
     /// route or identify the message stay, whatever `Connection` says: naming them is an attack (RFC 9110 §7.6.1
     /// forbids it).
     pub fn is_hop_by_hop(&self) -> bool {
-        match self.kind {
+        match self.place.kind {
             Field::Connection | Field::HopByHop | Field::KeepAlive => true,
             Field::Other | Field::Expect | Field::UserAgent => self.is_named,
             Field::Host

@@ -24,24 +24,24 @@ pub enum Field {
 impl Field {
     pub fn named(name: &[u8]) -> Field {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-        // Grouped by length: one comparison or none for most fields.
-        match name.len() {
-            2 if is(b"te") => Field::HopByHop,
-            4 if is(b"host") => Field::Host,
-            6 if is(b"expect") => Field::Expect,
-            7 if is(b"upgrade") => Field::HopByHop,
-            10 if is(b"connection") => Field::Connection,
-            10 if is(b"user-agent") => Field::UserAgent,
-            10 if is(b"keep-alive") => Field::KeepAlive,
-            11 if is(b"x-chocon-id") => Field::ChoconId,
-            12 if is(b"x-chocon-ver") => Field::ChoconVer,
-            14 if is(b"content-length") => Field::ContentLength,
-            14 if is(b"http2-settings") => Field::HopByHop,
-            16 if is(b"proxy-connection") => Field::HopByHop,
-            17 if is(b"transfer-encoding") => Field::TransferEncoding,
-            18 if is(b"proxy-authenticate") => Field::HopByHop,
-            19 if is(b"proxy-authorization") => Field::HopByHop,
-            25 if is(b"proxy-authentication-info") => Field::HopByHop,
+        // By length and first letter: no comparison for most fields, one for the others.
+        match (name.len(), name.first().copied().unwrap_or_default() | 0x20) {
+            (2, b't') if is(b"te") => Field::HopByHop,
+            (4, b'h') if is(b"host") => Field::Host,
+            (6, b'e') if is(b"expect") => Field::Expect,
+            (7, b'u') if is(b"upgrade") => Field::HopByHop,
+            (10, b'c') if is(b"connection") => Field::Connection,
+            (10, b'u') if is(b"user-agent") => Field::UserAgent,
+            (10, b'k') if is(b"keep-alive") => Field::KeepAlive,
+            (11, b'x') if is(b"x-chocon-id") => Field::ChoconId,
+            (12, b'x') if is(b"x-chocon-ver") => Field::ChoconVer,
+            (14, b'c') if is(b"content-length") => Field::ContentLength,
+            (14, b'h') if is(b"http2-settings") => Field::HopByHop,
+            (16, b'p') if is(b"proxy-connection") => Field::HopByHop,
+            (17, b't') if is(b"transfer-encoding") => Field::TransferEncoding,
+            (18, b'p') if is(b"proxy-authenticate") => Field::HopByHop,
+            (19, b'p') if is(b"proxy-authorization") => Field::HopByHop,
+            (25, b'p') if is(b"proxy-authentication-info") => Field::HopByHop,
             _ => Field::Other,
         }
     }

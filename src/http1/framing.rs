@@ -133,7 +133,7 @@ impl Lengths {
 }
 
 /// Optional white space is SP and HTAB only (RFC 9110 §5.6.3); `trim_ascii` would take more.
-fn trim_ows(mut token: &[u8]) -> &[u8] {
+pub(super) fn trim_ows(mut token: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = token {
         token = rest;
     }

@@ -1,23 +1,23 @@
 //! Heads in: where a head ends, and what it says.
 //!
-//! httparse reads the grammar. Around it stands a guard for what it lets pass: a bare LF as line end, and a head that
-//! ends earlier than the empty line that the guard found. Both would let two readers disagree (RFC 9112 §2.2).
+//! The end is looked for first, and what is read must end just there: a bare LF as line end, or a head that ends earlier,
+//! would let two readers disagree (RFC 9112 §2.2).
 
 #![forbid(unsafe_code)]
 
 pub use super::field_list::{FieldRoom, Fields};
 use super::{
+    field_list::NOT_A_HEAD,
     fields::Field,
     framing::{RequestBody, ResponseBody},
+    scan,
 };
 use crate::{
     error::Cause,
     limits::{EMPTY_LINES_MAX, HEAD_BYTES_MAX, ID_BYTES_MAX, TARGET_BYTES_MAX},
 };
-use httparse::Header;
 
 pub const BARE_LF: Cause = Cause::Malformed("a line ends in LF without CR");
-const NOT_A_HEAD: Cause = Cause::Malformed("the start line or a field line is not valid HTTP/1.1");
 
 /// Looks for the end of a head in a buffer that grows, without reading any byte twice.
 #[derive(Debug, Default)]
@@ -33,7 +33,11 @@ impl EndOfHead {
     /// more than `HEAD_BYTES_MAX`, complete or not; a target of more than `TARGET_BYTES_MAX` whose line is still
     /// open (a complete one is measured when it is parsed).
     pub fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, Cause> {
-        for at in memchr::memchr_iter(b'\n', &bytes[self.scanned..]).map(|i| i + self.scanned) {
+        loop {
+            let at = scan::lf(bytes, self.scanned);
+            if at == bytes.len() {
+                break;
+            }
             if at == 0 || bytes[at - 1] != b'\r' {
                 return Err(BARE_LF);
             }
@@ -41,7 +45,7 @@ impl EndOfHead {
                 let end = at + 1;
                 return if end > HEAD_BYTES_MAX { Err(Cause::HeadTooLong) } else { Ok(Some(end)) };
             }
-            self.line = at + 1;
+            (self.line, self.scanned) = (at + 1, at + 1);
         }
         self.scanned = bytes.len();
         if self.line == 0 && bytes.len() > TARGET_BYTES_MAX + 256 {
@@ -69,6 +73,16 @@ pub enum Version {
     Http11,
 }
 
+impl Version {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            b"HTTP/1.1" => Some(Version::Http11),
+            b"HTTP/1.0" => Some(Version::Http10),
+            _other => None,
+        }
+    }
+}
+
 /// A request head that keeps RFC 9112.
 pub struct RequestHead<'r, 'b> {
     pub method: &'b str,
@@ -88,20 +102,29 @@ impl<'r, 'b> RequestHead<'r, 'b> {
     /// Reads a whole head, as found by [`EndOfHead`].
     ///
     /// Errors: every cause that a client can give; none of them depends on how the bytes arrived.
-    pub fn parse(bytes: &'b [u8], room: &'r mut FieldRoom<'b>) -> Result<Self, Cause> {
-        let mut request = httparse::Request::new(&mut []);
-        let parsed = request.parse_with_uninit_headers(bytes, &mut room.headers);
-        ended(parsed, bytes, start_line_is_other_version)?;
-        let (Some(method), Some(target), Some(minor)) =
-            (request.method, request.path, request.version)
-        else {
+    pub fn parse(bytes: &'b [u8], room: &'r mut FieldRoom) -> Result<Self, Cause> {
+        // RFC 9112 §3: method, target and version, one space between each.
+        let method = 0..scan::token_end(bytes, 0);
+        let target = method.end + 1..scan::target_end(bytes, method.end + 1);
+        let spaces = [method.end, target.end].map(|at| bytes.get(at));
+        if method.is_empty() || target.is_empty() || spaces != [Some(&b' '); 2] {
             return Err(NOT_A_HEAD);
+        }
+        let line_end = target.end + " HTTP/1.1".len();
+        let text = |part| std::str::from_utf8(part).map_err(|_| NOT_A_HEAD);
+        let (method, target) = (text(&bytes[method])?, text(&bytes[target])?);
+        let version = match bytes.get(line_end - 8..line_end).and_then(Version::read) {
+            Some(version) => version,
+            None if start_line_is_other_version(bytes) => return Err(Cause::VersionNotSupported),
+            None => return Err(NOT_A_HEAD),
         };
+        if !bytes[line_end..].starts_with(b"\r\n") {
+            return Err(NOT_A_HEAD);
+        }
         if target.len() > TARGET_BYTES_MAX {
             return Err(Cause::TargetTooLong);
         }
-        let version = if minor == 1 { Version::Http11 } else { Version::Http10 };
-        let fields = Fields::new(bytes, request.headers, &mut room.kinds)?;
+        let fields = Fields::read(bytes, line_end + 2, room)?;
         let body = fields.lengths.of_request(version)?;
         let mut head = Self {
             method,
@@ -120,21 +143,21 @@ impl<'r, 'b> RequestHead<'r, 'b> {
     }
 
     fn read_fields(&mut self) -> Result<(), Cause> {
-        for (kind, Header { value, .. }) in self.fields.kinds.iter().zip(self.fields.headers) {
-            match kind {
+        for field in self.fields.iter() {
+            match field.kind() {
                 // RFC 9112 §3.2: more than one Host is a 400.
                 Field::Host if self.host.is_some() => {
                     return Err(Cause::Malformed("more than one Host"));
                 }
-                Field::Host => self.host = Some(value),
-                Field::UserAgent => self.user_agent = value,
-                Field::ChoconId if value.len() > ID_BYTES_MAX => {
+                Field::Host => self.host = Some(field.value()),
+                Field::UserAgent => self.user_agent = field.value(),
+                Field::ChoconId if field.value().len() > ID_BYTES_MAX => {
                     return Err(Cause::Malformed("X-Chocon-Id is too long"));
                 }
                 Field::ChoconId if self.id.is_some() => {
                     return Err(Cause::Malformed("more than one X-Chocon-Id"));
                 }
-                Field::ChoconId if !value.is_empty() => self.id = Some(value),
+                Field::ChoconId if !field.value().is_empty() => self.id = Some(field.value()),
                 Field::ChoconVer => self.has_chocon_ver = true,
                 Field::Other
                 | Field::Expect
@@ -168,25 +191,25 @@ pub struct ResponseHead<'r, 'b> {
 
 impl<'r, 'b> ResponseHead<'r, 'b> {
     /// Reads a whole head, as found by [`EndOfHead`]. Errors: as for requests.
-    pub fn parse(bytes: &'b [u8], room: &'r mut FieldRoom<'b>) -> Result<Self, Cause> {
-        let mut response = httparse::Response::new(&mut []);
-        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-            &mut response,
-            bytes,
-            &mut room.headers,
-        );
-        ended(parsed, bytes, |_| false)?;
-        let (Some(status), Some(minor)) = (response.code, response.version) else {
-            return Err(NOT_A_HEAD);
+    pub fn parse(bytes: &'b [u8], room: &'r mut FieldRoom) -> Result<Self, Cause> {
+        // RFC 9112 §4: `HTTP/1.x`, a space, three digits; then nothing, or a space and perhaps a reason.
+        let version = bytes.get(..8).and_then(Version::read).ok_or(NOT_A_HEAD)?;
+        let status = match bytes.get(8..12) {
+            Some([b' ', digits @ ..]) if digits.iter().all(u8::is_ascii_digit) => {
+                digits.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'))
+            }
+            Some(_) | None => return Err(NOT_A_HEAD),
         };
+        let line_end = scan::text_end(bytes, 12);
+        let has_space = line_end == 12 || bytes[12] == b' ';
+        if !has_space || !bytes[line_end..].starts_with(b"\r\n") {
+            return Err(NOT_A_HEAD);
+        }
+        let fields = Fields::read(bytes, line_end + 2, room)?;
         if status < 100 {
             return Err(Cause::Malformed("the status is below 100"));
         }
-        let line_end = memchr::memchr(b'\r', bytes).ok_or(NOT_A_HEAD)?;
-        // `HTTP/1.x` is 8 bytes; httparse has read them and the status behind them.
-        let status_and_reason = bytes.get(8..line_end).ok_or(NOT_A_HEAD)?;
-        let version = if minor == 1 { Version::Http11 } else { Version::Http10 };
-        let fields = Fields::new(bytes, response.headers, &mut room.kinds)?;
+        let status_and_reason = &bytes[8..line_end];
         let keep_alive = fields.persists(version);
         Ok(Self { status, status_and_reason, version, fields, keep_alive })
     }
@@ -194,21 +217,6 @@ impl<'r, 'b> ResponseHead<'r, 'b> {
     /// Which body follows, given the request's method. Errors: framing that two readers could read in two ways.
     pub fn body(&self, to_head_request: bool) -> Result<ResponseBody, Cause> {
         self.fields.lengths.of_response(self.version, self.status, to_head_request)
-    }
-}
-
-/// Translates httparse's verdict, and holds it to the end that the guard found.
-fn ended(
-    parsed: httparse::Result<usize>,
-    bytes: &[u8],
-    is_other_version: impl Fn(&[u8]) -> bool,
-) -> Result<(), Cause> {
-    match parsed {
-        Ok(httparse::Status::Complete(n)) if n == bytes.len() => Ok(()),
-        Ok(_) => Err(Cause::Malformed("the head ends before its empty line")),
-        Err(httparse::Error::TooManyHeaders) => Err(Cause::HeadTooLong),
-        Err(httparse::Error::Version) if is_other_version(bytes) => Err(Cause::VersionNotSupported),
-        Err(_) => Err(NOT_A_HEAD),
     }
 }
 

@@ -9,3 +9,4 @@ pub mod field_list;
 pub mod fields;
 pub mod framing;
 pub mod head;
+mod scan;

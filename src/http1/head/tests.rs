@@ -1,4 +1,5 @@
-use super::*;
+use super::{super::field_list::NOT_ITS_END, *};
+use crate::limits::FIELDS_MAX;
 use proptest::prelude::*;
 
 const START_LINES: &[&str] = &[
@@ -49,6 +50,15 @@ fn any_head() -> impl Strategy<Value = Vec<u8>> {
             head[at] = byte;
         }
         head
+    })
+}
+
+fn any_response() -> impl Strategy<Value = Vec<u8>> {
+    let near = "HTTP/[12]\\.[0-2] {0,2}[0-9]{2,4} {0,2}([ -~\t\u{80}-\u{ff}]{0,20})?";
+    let exact = "HTTP/1\\.[01] [1-5][0-9]{2}( [ -~\t\u{80}-\u{ff}]{0,20})?";
+    (prop_oneof![1 => near, 3 => exact], any_head()).prop_map(|(start, head)| {
+        let line_end = head.iter().position(|byte| *byte == b'\r').unwrap_or(0);
+        [start.as_bytes(), &head[line_end..]].concat()
     })
 }
 
@@ -122,6 +132,58 @@ fn read_with(habit: Habit, bytes: &[u8]) -> Option<(usize, RequestBody)> {
     Some((at, body))
 }
 
+/// Method or status, target or status with reason, minor version, then each field's name and value.
+type Read = (String, Vec<u8>, u8, Vec<(Vec<u8>, Vec<u8>)>);
+
+fn of_httparse(fields: &[httparse::Header<'_>]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    fields.iter().map(|field| (field.name.into(), field.value.into())).collect()
+}
+
+fn of_ours(fields: &Fields<'_, '_>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    fields.iter().map(|field| (field.name().into(), field.value().into())).collect()
+}
+
+fn request_by_httparse(bytes: &[u8]) -> Option<Read> {
+    let mut room = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut head = httparse::Request::new(&mut room);
+    let complete = head.parse(bytes) == Ok(httparse::Status::Complete(bytes.len()));
+    let read = (head.method?.into(), head.path?.into(), head.version?, of_httparse(head.headers));
+    complete.then_some(read)
+}
+
+fn response_by_httparse(bytes: &[u8]) -> Option<Read> {
+    let mut room = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut head = httparse::Response::new(&mut room);
+    let complete = head.parse(bytes) == Ok(httparse::Status::Complete(bytes.len()));
+    let line = bytes.split(|byte| *byte == b'\r').next()?.get(8..)?;
+    let read = (head.code?.to_string(), line.into(), head.version?, of_httparse(head.headers));
+    complete.then_some(read)
+}
+
+fn request_by_us(bytes: &[u8]) -> Result<Read, Cause> {
+    let mut room = FieldRoom::default();
+    let head = RequestHead::parse(bytes, &mut room)?;
+    let minor = u8::from(head.version == Version::Http11);
+    Ok((head.method.into(), head.target.into(), minor, of_ours(&head.fields)))
+}
+
+fn response_by_us(bytes: &[u8]) -> Result<Read, Cause> {
+    let mut room = FieldRoom::default();
+    let head = ResponseHead::parse(bytes, &mut room)?;
+    let minor = u8::from(head.version == Version::Http11);
+    Ok((head.status.to_string(), head.status_and_reason.into(), minor, of_ours(&head.fields)))
+}
+
+/// Whether our reading agrees with that of a reader that knows the grammar and nothing more: what it refuses, is refused;
+/// what it takes, reads the same, or is refused for what it means.
+fn agrees(theirs: Option<Read>, ours: Result<Read, Cause>) -> bool {
+    match (theirs, ours) {
+        (None, ours) => ours.is_err(),
+        (Some(theirs), Ok(ours)) => theirs == ours,
+        (Some(_), Err(cause)) => cause != NOT_A_HEAD && cause != NOT_ITS_END,
+    }
+}
+
 fn parse(bytes: &[u8]) -> Option<(usize, RequestBody)> {
     let end = EndOfHead::default().find(bytes).ok()??;
     let mut room = FieldRoom::default();
@@ -160,6 +222,18 @@ proptest! {
     }
 
     #[test]
+    fn another_strict_reader_finds_the_same(head in any_head(), response in any_response()) {
+        for bytes in [head, response] {
+            // What the guard refuses, that reader may take.
+            if let Ok(Some(end)) = EndOfHead::default().find(&bytes) {
+                let bytes = &bytes[..end];
+                prop_assert!(agrees(request_by_httparse(bytes), request_by_us(bytes)));
+                prop_assert!(agrees(response_by_httparse(bytes), response_by_us(bytes)));
+            }
+        }
+    }
+
+    #[test]
     fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         parse(&bytes);
         let mut room = FieldRoom::default();
@@ -181,5 +255,46 @@ fn the_generator_makes_heads_of_every_framing() {
     ] {
         let head = with(line);
         assert_eq!(parse(&head), Some((head.len(), body)), "{line:?}");
+    }
+}
+
+/// Each byte in each place of a head: damage of one byte is what two readers differ about.
+#[test]
+fn another_strict_reader_agrees_about_any_one_byte() {
+    let request = b"POST /a?b=%20 HTTP/1.1\r\nHost: a.ccnproxy:81\r\nX_Long-Name!:\t some text \r\nX-E:\r\n\r\n";
+    let response =
+        b"HTTP/1.1 200 All well\r\nServer: a\r\nX-Long-Value:  of two or more steps\t\r\n\r\n";
+    for head in [&request[..], &response[..]] {
+        for at in 0..head.len() {
+            for byte in 0..=u8::MAX {
+                let mut head = head.to_vec();
+                head[at] = byte;
+                if let Ok(Some(end)) = EndOfHead::default().find(&head) {
+                    let head = &head[..end];
+                    assert!(agrees(request_by_httparse(head), request_by_us(head)), "{at} {byte}");
+                    assert!(
+                        agrees(response_by_httparse(head), response_by_us(head)),
+                        "{at} {byte}"
+                    );
+                }
+            }
+        }
+    }
+    assert!(request_by_us(request).is_ok() && response_by_us(response).is_ok());
+}
+
+#[test]
+fn as_many_fields_as_may_be_are_read_and_not_one_more() {
+    for (count, is_read) in
+        [(1, true), (32, true), (33, true), (FIELDS_MAX, true), (FIELDS_MAX + 1, false)]
+    {
+        let lines: String = (1..count).map(|n| format!("X-{n}: {n}\r\n")).collect();
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        let ours = request_by_us(head.as_bytes());
+        assert!(agrees(request_by_httparse(head.as_bytes()), ours.clone()), "{count}");
+        match ours {
+            Ok((_, _, _, fields)) => assert_eq!((fields.len(), is_read), (count, true)),
+            Err(cause) => assert_eq!((cause, is_read), (Cause::HeadTooLong, false), "{count}"),
+        }
     }
 }

@@ -54,7 +54,7 @@ pub fn request(head: &[u8], takes_trailers: bool) -> Option<Request<()>> {
     let uri = Uri::builder().scheme("https").authority(authority).path_and_query(path);
     let mut fields = HeaderMap::with_capacity(FIELDS_MAX / 8);
     for field in head.fields.iter() {
-        let stays = match field.kind {
+        let stays = match field.kind() {
             // §8.3.1: :authority says it. §8.2.2: HTTP/2 frames by itself, and knows no hop-by-hop fields.
             Field::Host
             | Field::TransferEncoding
@@ -69,11 +69,11 @@ pub fn request(head: &[u8], takes_trailers: bool) -> Option<Request<()>> {
             | Field::ChoconVer => true,
         };
         if stays {
-            let name = HeaderName::from_bytes(field.name).ok()?;
-            let mut value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).ok()?;
+            let name = HeaderName::from_bytes(field.name()).ok()?;
+            let mut value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value())).ok()?;
             // RFC 7541 §7.1.3: no secret is put where its length could be guessed at. An id never comes again.
             let secret = name == COOKIE || name == AUTHORIZATION || name == "x-amz-security-token";
-            value.set_sensitive(secret || field.kind == Field::ChoconId);
+            value.set_sensitive(secret || field.kind() == Field::ChoconId);
             fields.try_append(name, value).ok()?;
         }
     }
