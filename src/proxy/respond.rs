@@ -8,10 +8,11 @@ use crate::{
     headers::{self, BodyOut, Persistence},
     http1::{
         body::Decoder,
-        framing::ResponseBody,
+        framing::{RequestBody, ResponseBody},
         head::{EndOfHead, FieldRoom, ResponseHead, Version},
     },
     limits::INTERIM_HEADS_MAX,
+    observe::latency::Acquired,
     relay::{self, Ends, Excess, ROOM_AFTER},
     shard::{
         blocks::{Block, Outgoing},
@@ -31,7 +32,8 @@ pub struct Responded {
 
 /// Reads the origin's response and passes it on. `out` is empty room for heads.
 ///
-/// Errors: with no byte received, phase wait; the client has then got nothing but interim heads.
+/// Errors: with no byte received, phase wait; the client has then got nothing but interim heads. So also where the answer
+/// is about the connection; `out` is then untouched.
 pub async fn respond(
     ends: &Ends<'_>,
     asked: &Asked,
@@ -40,8 +42,11 @@ pub async fn respond(
 ) -> Result<Responded, Error> {
     let mut reader =
         HeadReader { block: ends.shard.blocks.small(), filled: 0, progress: Received::Nothing };
-    for _ in 0..=INTERIM_HEADS_MAX {
+    for heads in 0..=INTERIM_HEADS_MAX {
         let end = reader.read(ends, lease).await?;
+        if heads == 0 && is_about_idleness(asked, lease, &reader.block[..end]) {
+            return Err(Error::origin(Phase::Wait, Cause::Closed));
+        }
         match read_head(ends, asked, lease, &mut reader.block[..end], out)? {
             Head::Interim => {
                 if out.len > 0 {
@@ -76,6 +81,21 @@ pub async fn respond(
         }
     }
     Err(Error::origin(Phase::Head, Cause::Malformed("too many interim responses")))
+}
+
+/// Whether a head says that no request came in time, though one was sent that may be sent again. Some origins (HAProxy on
+/// connections that never carried one) say so before they close, and it crosses the request; RFC 9110 §15.5.9: it may then
+/// be repeated on another connection. Only a request without a body: it was sent whole.
+fn is_about_idleness(asked: &Asked, lease: &Lease, bytes: &[u8]) -> bool {
+    // `HTTP/1.x ` is 9 bytes.
+    if bytes.get(9..12) != Some(b"408") {
+        return false;
+    }
+    let can_repeat = asked.body == RequestBody::None && asked.is_idempotent;
+    let mut room = FieldRoom::default();
+    can_repeat
+        && lease.acquired != Acquired::New
+        && ResponseHead::parse(bytes, &mut room).is_ok_and(|head| !head.keep_alive)
 }
 
 /// Receives until a whole head is there.

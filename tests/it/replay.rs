@@ -245,3 +245,54 @@ fn second_sending_keeps_the_id() {
     assert_eq!(first.head.field("X-Chocon-Id"), second.head.field("X-Chocon-Id"));
     assert_eq!(response.field("X-Chocon-Id"), second.head.field("X-Chocon-Id"));
 }
+
+/// What an origin says to a connection that it is about to close for want of a request.
+const NO_REQUEST_CAME: &str =
+    "HTTP/1.0 408 Request Time-out\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+#[test]
+fn get_that_crosses_a_408_for_an_idle_connection_is_sent_again() {
+    for method in ["GET", "HEAD", "DELETE"] {
+        let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
+        client.request(method, &origin.host(), "/again", "X-A: 1\r\n", b"");
+        let first = idle.read_request();
+        idle.send(NO_REQUEST_CAME);
+        idle.close();
+        let mut fresh = origin.accept();
+        assert_eq!(fresh.read_request().head.raw, first.head.raw, "the same request");
+        fresh.send("HTTP/1.1 204 No Content\r\n\r\n");
+        assert_eq!(client.read_response_to(method).status, 204);
+    }
+}
+
+#[test]
+fn request_with_a_body_is_not_sent_again_for_a_408() {
+    for (method, body) in [("POST", ""), ("POST", "x"), ("PUT", "x")] {
+        let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
+        client.request(method, &origin.host(), "/once", "", body.as_bytes());
+        idle.read_request();
+        idle.send(NO_REQUEST_CAME);
+        idle.close();
+        assert_eq!(client.read_response().status, 408);
+        assert_eq!(origin.connections(), 1);
+    }
+}
+
+#[test]
+fn answer_408_of_a_connection_that_persists_or_of_a_fresh_one_is_passed_on() {
+    let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
+    client.get(&origin, "/slow");
+    idle.read_request();
+    idle.send("HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(client.read_response().status, 408);
+    client.get(&origin, "/twice");
+    idle.read_request();
+    idle.send(NO_REQUEST_CAME);
+    idle.close();
+    let mut fresh = origin.accept();
+    fresh.read_request();
+    fresh.send(NO_REQUEST_CAME);
+    fresh.close();
+    assert_eq!(client.read_response().status, 408);
+    assert_eq!(origin.connections(), 2);
+}
