@@ -214,6 +214,27 @@ fn map_of_decisions_leads_to_what_it_names() {
 }
 
 #[test]
+fn readme_says_what_each_crate_is_for() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).expect(name);
+    let (manifest, readme) = (read("Cargo.toml"), read("README.md"));
+    let (_, table) = readme.split_once("\n## What it stands on\n").expect("the chapter of crates");
+    let table = table.split("\n## ").next().unwrap_or_default();
+    let is_word = |char: char| char.is_alphanumeric() || char == '_' || char == '-';
+    let mut count = 0;
+    for part in ["[dependencies]", "[dev-dependencies]"] {
+        let (_, lines) = manifest.split_once(part).expect(part);
+        let lines = lines.lines().skip(1).take_while(|line| !line.is_empty());
+        for name in lines.filter_map(|line| line.split_once(" =")).map(|(name, _)| name) {
+            let is_named = table.split(|char| !is_word(char)).any(|word| word == name);
+            assert!(is_named, "README.md does not say what {name} is for");
+            count += 1;
+        }
+    }
+    assert!(count > 20, "{count} crates in Cargo.toml");
+}
+
+#[test]
 fn imports_are_found_in_paths_and_groups() {
     let code =
         "use crate::{a::{x, y}, b, c::z};\nuse crate::d;\nlet n = crate::e::F; mycrate::g();";
