@@ -1,13 +1,16 @@
 //! Which HTTP/2 connection carries a request: places, limits, GOAWAY, resets, and when a request goes again.
 
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::dns::{loopback, to_ask_name_server};
 use crate::support::http2::{
-    Http2Conn, INTERNAL_ERROR, MAX_CONCURRENT_STREAMS, REFUSED_STREAM, options, serving,
+    Http2Conn, INTERNAL_ERROR, MAX_CONCURRENT_STREAMS, REFUSED_STREAM, options, serve, serving,
 };
 use crate::support::{Client, Proxy, TlsOrigin, eventually};
 
@@ -343,6 +346,38 @@ fn origin_in_use_on_one_shard_is_warm_on_its_sibling_and_stays_so() {
     assert_eq!(origin.connections(), 2);
     // Nobody uses it any more.
     eventually("both to be given up", || origin.open_connections() == 0);
+}
+
+#[test]
+fn moving_makes_a_connection_to_the_new_address_before_a_request_needs_one() {
+    let records = HashMap::from([("origin.test", (vec![Ipv4Addr::LOCALHOST], 2))]);
+    let Some((server, options)) = to_ask_name_server("http2-ahead", records) else { return };
+    let flags = [("--cores", "1"), ("--access-log-format", "json+")];
+    let proxy = flags.iter().fold(options, |all, (name, value)| all.flag(name, value)).start();
+    let old = serving(answer_with_path);
+    let port = old.addr().port();
+    let new = crate::support::http2::options()
+        .start_at((loopback(5), port).into(), |conn| serve(conn, answer_with_path));
+    let mut client = Client::connect(&proxy);
+    let mut asked = 0;
+    let mut ask = || {
+        client.request("GET", &format!("origin.test.ccnproxy-https:{port}"), "/", "", b"");
+        assert_eq!(client.read_response().text(), "/");
+        asked += 1;
+        thread::sleep(Duration::from_millis(10));
+    };
+    (0..20).for_each(|_| ask());
+    server.set("origin.test", &[loopback(5)], 2);
+    eventually("no connection to the old address", || {
+        ask();
+        old.open_connections() == 0
+    });
+    (0..5).for_each(|_| ask());
+    assert_eq!((old.connections(), new.connections()), (1, 1));
+    eventually("a line for each request", || proxy.access_log_lines().len() == asked);
+    let lines = proxy.access_log_lines();
+    let paid = lines.iter().skip(1).filter(|line| line.get("conn") != "reused").count();
+    assert_eq!(paid, 0, "of {asked}");
 }
 
 #[test]

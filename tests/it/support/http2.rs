@@ -416,13 +416,16 @@ fn integer(bytes: &mut Vec<u8>, value: usize) {
     bytes.push(u8::try_from(rest).expect("7 bits"));
 }
 
+/// Answers every request of one connection that came whole with `answer`.
+pub fn serve(mut conn: OriginConn, answer: impl Fn(&mut Http2Conn, Http2Request)) {
+    conn.set_deadline(std::time::Duration::from_secs(120));
+    let Some(mut conn) = Http2Conn::try_open(conn) else { return };
+    while let Some(request) = conn.try_next_request() {
+        answer(&mut conn, request);
+    }
+}
+
 /// An origin whose connections answer every request that came whole with `answer`.
 pub fn serving(answer: impl Fn(&mut Http2Conn, Http2Request) + Send + Sync + 'static) -> TlsOrigin {
-    options().start(move |mut conn| {
-        conn.set_deadline(std::time::Duration::from_secs(120));
-        let mut conn = Http2Conn::open(conn);
-        while let Some(request) = conn.try_next_request() {
-            answer(&mut conn, request);
-        }
-    })
+    options().start(move |conn| serve(conn, &answer))
 }

@@ -66,15 +66,7 @@ impl Origin {
 
     /// As [`Origin::start`] on another address of the loopback network.
     pub fn start_at(addr: SocketAddr, handle: impl Fn(OriginConn) + Send + Sync + 'static) -> Self {
-        let handle = Arc::new(handle);
-        Self::listen_at(addr, None, move |tcp, shared| {
-            let (handle, shared) = (handle.clone(), shared.clone());
-            thread::spawn(move || {
-                if let Some(conn) = OriginConn::open(tcp, &shared, None) {
-                    handle(conn);
-                }
-            });
-        })
+        Self::start_with_at(addr, None, Duration::ZERO, handle)
     }
 
     /// Answers the first request of every connection with the same bytes, then closes.
@@ -94,9 +86,19 @@ impl Origin {
         away: Duration,
         handle: impl Fn(OriginConn) + Send + Sync + 'static,
     ) -> Self {
+        Self::start_with_at((Ipv4Addr::LOCALHOST, 0).into(), tls, away, handle)
+    }
+
+    /// As [`Origin::start_with`] on another address of the loopback network.
+    pub(super) fn start_with_at(
+        addr: SocketAddr,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        away: Duration,
+        handle: impl Fn(OriginConn) + Send + Sync + 'static,
+    ) -> Self {
         let handle = Arc::new(handle);
         let config = tls.clone();
-        Self::listen(tls, move |tcp, shared| {
+        Self::listen_at(addr, tls, move |tcp, shared| {
             let (handle, shared, config) = (handle.clone(), shared.clone(), config.clone());
             thread::spawn(move || {
                 thread::sleep(away);

@@ -1,5 +1,6 @@
 //! An origin behind TLS: versions, tickets and certificates as the case asks for them.
 
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,6 +100,16 @@ impl TlsOptions {
 
     pub fn start(self, handle: impl Fn(OriginConn) + Send + Sync + 'static) -> TlsOrigin {
         TlsOrigin(Origin::start_with(Some(self.server_config()), self.away, handle))
+    }
+
+    /// As [`TlsOptions::start`] on another address of the loopback network.
+    pub fn start_at(
+        self,
+        addr: SocketAddr,
+        handle: impl Fn(OriginConn) + Send + Sync + 'static,
+    ) -> TlsOrigin {
+        let config = Some(self.server_config());
+        TlsOrigin(Origin::start_with_at(addr, config, self.away, handle))
     }
 
     pub fn scripted(self) -> TlsOrigin {
