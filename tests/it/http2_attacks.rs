@@ -14,12 +14,19 @@ use crate::support::{Client, Proxy, eventually, pattern};
 /// told, the shard serves others, and the memory stays.
 #[track_caller]
 fn flood_closes_the_connection(piece: impl Fn(u32) -> Vec<u8>) {
+    flood_behind(&|_| Vec::new(), piece);
+}
+
+/// As [`flood_closes_the_connection`], behind one `begin`.
+#[track_caller]
+fn flood_behind(begin: &dyn Fn(u32) -> Vec<u8>, piece: impl Fn(u32) -> Vec<u8>) {
     let (origin, proxy) = (options().scripted(), Proxy::one_shard(&[]));
     let mut client = Client::connect(&proxy);
     client.request("POST", &origin.host(), "/", "", b"");
     let mut conn = Http2Conn::open(origin.accept());
     let stream = conn.next_request().stream;
     let before = proxy.resident_kib();
+    conn.send_raw(&begin(stream));
     // The stand-in for the many frames of an attack that lasts: enough for a gigabyte if nobody ended it.
     let taken = (0..20_000).take_while(|_| conn.send_raw(&piece(stream))).count();
     assert!(taken < 20_000, "the flood was taken whole");
@@ -63,10 +70,42 @@ fn unknown_frame_flood_closes_the_connection() {
 
 #[test]
 fn empty_data_flood_closes_the_connection() {
-    flood_closes_the_connection(|stream| {
-        let head = frame(HEADERS, END_HEADERS, stream, &block(&[(":status", "200")]));
-        [head, frame(DATA, 0, stream, b"").repeat(64)].concat()
-    });
+    let head = |stream| frame(HEADERS, END_HEADERS, stream, &block(&[(":status", "200")]));
+    flood_behind(&head, |stream| frame(DATA, 0, stream, b"").repeat(64));
+}
+
+#[test]
+fn flood_of_single_bytes_that_nobody_takes_closes_the_connection() {
+    let (origin, proxy) = (options().scripted(), Proxy::one_shard(&[]));
+    let mut client = Client::connect(&proxy);
+    client.request("POST", &origin.host(), "/", "", b"");
+    let mut conn = Http2Conn::open(origin.accept());
+    let stream = conn.next_request().stream;
+    conn.headers(stream, &[(":status", "200")], 0);
+    // Until the sockets of the client, who reads nothing, are full.
+    let piece = [b'x'; 16_000];
+    loop {
+        if conn.room(stream) > 2 << 20 {
+            conn.body(stream, &piece, 0);
+        } else if conn.has_bytes() {
+            conn.read_frame().expect("a frame");
+        } else {
+            thread::sleep(Duration::from_millis(100));
+            if !conn.has_bytes() {
+                break;
+            }
+        }
+    }
+    let before = proxy.resident_kib();
+    // All within the windows, and 256 bytes of memory each if nobody ended it.
+    let bytes = frame(DATA, 0, stream, b"x").repeat(1000);
+    let taken = (0..1000).take_while(|_| conn.send_raw(&bytes)).count();
+    assert!(taken < 1000, "the flood was taken whole");
+    let after = proxy.resident_kib();
+    assert!(after < before + 32 * 1024, "{before} KiB became {after} KiB");
+    let (bytes, _) = client.read_to_end();
+    assert!(!bytes.ends_with(b"\r\n0\r\n\r\n"));
+    Client::connect(&proxy).expect_usable();
 }
 
 #[test]
@@ -78,10 +117,8 @@ fn interim_response_flood_closes_the_connection() {
 
 #[test]
 fn continuation_flood_closes_the_connection() {
-    flood_closes_the_connection(|stream| {
-        let begin = frame(HEADERS, 0, stream, &block(&[(":status", "200")]));
-        [begin, frame(CONTINUATION, 0, stream, &block(&[("x", "y")])).repeat(64)].concat()
-    });
+    let begin = |stream| frame(HEADERS, 0, stream, &block(&[(":status", "200")]));
+    flood_behind(&begin, |stream| frame(CONTINUATION, 0, stream, &block(&[("x", "y")])).repeat(64));
 }
 
 #[test]

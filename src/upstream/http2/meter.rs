@@ -24,6 +24,9 @@ const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const PADDED: u8 = 8;
 
+/// What padding can take of a payload, its length included (RFC 9113 §6.1).
+const PADDING_BYTES_MAX: usize = 256;
+
 /// Frames that a stream may take: interim and final head, trailers, its window and its end.
 const PER_STREAM: u32 = 32;
 
@@ -82,9 +85,10 @@ impl Meter {
     fn frame(&mut self) -> Result<(), &'static str> {
         let [a, b, c, kind, flags, ..] = self.head;
         self.payload_left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        let padding = if flags & PADDED == 0 { 0 } else { PADDING_BYTES_MAX };
         match kind {
             // Content, or the end of a stream, which is earned by the stream's begin.
-            DATA if flags & PADDED == 0 && (self.payload_left > 0 || flags & END_STREAM != 0) => {
+            DATA if self.payload_left > padding || (padding == 0 && flags & END_STREAM != 0) => {
                 return Ok(());
             }
             SETTINGS if flags & ACK == 0 => self.settings = true,
@@ -163,13 +167,15 @@ mod tests {
     }
 
     #[test]
-    fn content_costs_nothing_and_empty_or_padded_data_does() {
+    fn content_costs_nothing_and_data_that_may_have_none_does() {
         let mut meter = Meter::new(Instant::now());
-        let content = frame(DATA, 0, 1).repeat(5 * HTTP2_CONTROL_FRAMES_MAX as usize);
-        assert_eq!(meter.see(&content), Ok(()));
+        for content in [frame(DATA, 0, 1), frame(DATA, PADDED, PADDING_BYTES_MAX + 1)] {
+            let many = content.repeat(5 * HTTP2_CONTROL_FRAMES_MAX as usize);
+            assert_eq!(meter.see(&many), Ok(()));
+        }
         assert_eq!(meter.see(&frame(DATA, END_STREAM, 0)), Ok(()));
         assert_eq!(meter.budget, HTTP2_CONTROL_FRAMES_MAX);
-        for costly in [frame(DATA, 0, 0), frame(DATA, PADDED, 5)] {
+        for costly in [frame(DATA, 0, 0), frame(DATA, PADDED, PADDING_BYTES_MAX)] {
             let before = meter.budget;
             meter.see(&costly).unwrap();
             assert_eq!(meter.budget, before - 1);
