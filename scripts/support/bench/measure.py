@@ -103,20 +103,19 @@ def target(side, body):
 def bench_cost(bench):
     """Each cell of the plan, one side after another in a round, round by round.
 
-    The protocols that are spoken over TLS take turns in one round, so that what HTTP/2 costs beside
-    HTTP/1.1 is said by neighbours in time, too.
+    The protocols that are spoken over TLS take turns in one round, and so do runs with a log and
+    without: what HTTP/2 or a log costs is said by neighbours in time, too.
     """
     groups = {}
     for cell in bench.plan.cells:
-        where = (cell.origin == "http", cell.log)
-        groups.setdefault(where, {}).setdefault(cell.situation, []).append(cell)
+        groups.setdefault(cell.origin == "http", {}).setdefault(cell.situation, []).append(cell)
     done = 0
-    for (_, log), situations in groups.items():
+    for situations in groups.values():
         with ExitStack() as started:
             running = {}
-            for scheme in dict.fromkeys(cell.origin for cells in situations.values() for cell in cells):
-                running[scheme] = started.enter_context(bench.sides(scheme, log))
-                for name, side in running[scheme].items():
+            for scheme, log in dict.fromkeys((c.origin, c.log) for cells in situations.values() for c in cells):
+                running[scheme, log] = started.enter_context(bench.sides(scheme, log))
+                for name, side in running[scheme, log].items():
                     check_pooling(bench, name, side, scheme)
             for cells in situations.values():
                 done += len(cells)
@@ -125,12 +124,12 @@ def bench_cost(bench):
 
 
 def cost_of_situation(bench, cells, running):
-    """Cells that differ in the origin only: all sides of all of them take turns."""
-    turns = [(cell, name, side) for cell in cells for name, side in running[cell.origin].items()]
+    """Cells that differ in origin and log only: all sides of all of them take turns."""
+    turns = [(cell, name, side) for cell in cells for name, side in running[cell.origin, cell.log].items()]
     # Pools filled and handshakes made before anything counts.
     for cell, _, side in turns:
         warm(bench, cell, side)
-    # One program's protocols next to each other.
+    # One program's protocols and logs next to each other.
     first = list(dict.fromkeys(name for _, name, _ in turns))
     turns.sort(key=lambda turn: first.index(turn[1]))
     seconds = cells[0].seconds(bench.plan.seconds)

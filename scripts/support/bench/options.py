@@ -42,8 +42,8 @@ class Cell:
 
     @property
     def situation(self):
-        """All but the origin."""
-        return self.body, self.connections, self.log, self.load
+        """All but the origin and the log."""
+        return self.body, self.connections, self.load
 
     def rounds(self, usual):
         """The bars of the project are judged where rounds are doubled; the longest runs are single."""

@@ -12,10 +12,11 @@ NO_REFERENCES = (OURS, "haproxy", "relay-epoll")
 METHOD = """\
 CPU: growth of `schedstat` over all threads of the process and its children, user space and kernel, divided by the
 requests that the generator completed (from bodies of 64 KiB on: by the bytes that it received ÷ the body's length).
-Rounds are interleaved (A B C A B C, with both protocols over TLS in one round); a figure is the median of its runs and
-± half their range; a ratio is that of the medians, in brackets the lowest and highest of the pairs that stood in one
-round. All get the same request bytes. No errors unless a note says so. The relays are the floor of a request; long
-bodies they copy through one small buffer."""
+Rounds are interleaved (A B C A B C, with both protocols over TLS, and with the log and without it, in one round); a
+figure is the median of its runs and ± half their range; a ratio is the median of those of the pairs that stood in one
+round, in brackets the lowest and highest: so it need not be the quotient of the two figures. All get the same request
+bytes. No errors unless a note says so. The relays are the floor of a request; long bodies they copy through one small
+buffer."""
 RATE_METHOD = """\
 Medians. Where there are two CPUs the generator shares its own with the origin: the rate is often its limit."""
 RATE_BRIEF = f""" Of {TYPICAL} connections without a log; the others are in the run's `summary.md`."""
@@ -141,10 +142,10 @@ def log_tables(rows):
         without = by_cell.get((origin, body, c, "off", load), {})
         for peer, some in by_peer.items() if log == "file" else ():
             if peer in without:
-                change = middle(some, "cpu_us") / middle(without[peer], "cpu_us") - 1
-                lines.append([origin, size(body), c, peer, cost(without[peer]), cost(some), f"{change:+.0%}"])
+                costs = [cost(without[peer]), cost(some), ratio(some, without[peer])]
+                lines.append([origin, size(body), c, peer, *costs])
     if lines:
-        header = ["origin", "body", "c", "who", "log off, CPU µs", "to a file", "change"]
+        header = ["origin", "body", "c", "who", "log off, CPU µs", "to a file", "file ÷ off"]
         yield f"What an access log adds:\n\n{table(header, lines)}"
 
 
@@ -163,8 +164,7 @@ def ratio(ours, theirs):
     pairs = [row["cpu_us"] / by_round[row["round"]] for row in ours if by_round.get(row["round"])]
     if not pairs:
         return "–"
-    whole = middle(ours, "cpu_us") / middle(theirs, "cpu_us")
-    return f"**{whole:.2f}** ({min(pairs):.2f}–{max(pairs):.2f})"
+    return f"**{statistics.median(pairs):.2f}** ({min(pairs):.2f}–{max(pairs):.2f})"
 
 
 def rate_table(rows):
