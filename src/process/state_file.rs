@@ -183,7 +183,7 @@ impl Saving {
                 if !std::mem::replace(&mut self.is_failing, true) {
                     log::warn!(
                         "the state file {} cannot be saved: {e}; what is learned is lost at a restart. Let this user \
-                         write to its directory, or give --state-file another path",
+                         write to its directory and let there be room, or give --state-file another path",
                         self.path.display()
                     );
                 }
