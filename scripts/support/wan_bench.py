@@ -2,13 +2,14 @@
 """Plays the rows of scripts/bench-wan at the near end of a long link and prints their table.
 
 usage: wan_bench.py --work DIRECTORY --proxy BINARY [--peer nginx] [--rows NAME,...] [--long]
-    [--all] [--cores N] [--tries N]
+    [--all] [--cores N] [--tries N] [--rate RATE] [--congestion NEAR,FAR]
 Started by scripts/bench-wan below scripts/wan. Exit status: 0 when all bars hold, 1 when one is
 missed, 2 for mistaken arguments, 3 when none is missed but the machine was too busy to tell.
 """
 
 import argparse
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,8 @@ CONTROL_MAX_FOR_DIALS = 1.2
 DIAL_MIN = 1.9
 # Requests shown of a row that misses its bar.
 SHOWN_MAX = 4
+# Each network namespace has its own.
+CONGESTION = "/proc/sys/net/ipv4/tcp_congestion_control"
 
 # The far end of the control: sends back what it gets.
 ECHO = """
@@ -197,7 +200,8 @@ def environment(bench, side):
     print(f"- kernel {os.uname().release}, {len(models)} × {models[0] if models else 'CPU'}")
     print(f"- {side.version()}; {side.name}", end="")
     print("" if bench.peer else f", --cores {bench.cores}, its other flags by row")
-    print(f"- link: {bench.rtt * 1000:g} ms, 1 Gbit/s, in user space (scripts/wan)")
+    print(f"- link: {bench.rtt * 1000:g} ms, {bench.rate}/s, in user space (scripts/wan)")
+    print(f"- congestion control, near and far: {bench.congestion_named}")
     print("- origin: nginx, TLS 1.3; the counts are its own. Look-ups take 40 ms, TTL 5 s.")
     print(f"- load average at the start: {os.getloadavg()[0]:.2f}")
     print()
@@ -206,6 +210,27 @@ def environment(bench, side):
         " | connections at the origin: opened / used | resumed | control, worst | verdict |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---|", flush=True)
+
+
+def read_congestion():
+    with open(CONGESTION, encoding="ascii") as file:
+        return file.read().strip()
+
+
+def set_congestion(bench):
+    """Of each end: BBR spaces what a new connection sends, others do not. Names both."""
+    ends, named = ([], ["nsenter", f"--net={bench.far}"]), []
+    for where, name in zip(ends, bench.congestion.split(","), strict=True):
+        if name == "host":
+            named.append(f"{read_congestion()}, the host's")
+            continue
+        named.append(name)
+        order = f"echo {shlex.quote(name)} >{CONGESTION}"
+        run = subprocess.run([*where, "sh", "-c", order], stderr=subprocess.DEVNULL)
+        if run.returncode != 0:
+            say(f"--congestion {name}: this kernel does not let a namespace have it")
+            sys.exit(2)
+    return "; ".join(named)
 
 
 def wanted_rows(bench):
@@ -233,7 +258,11 @@ def arguments():
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--cores", type=int, default=8)
     parser.add_argument("--tries", type=int, default=3)
+    parser.add_argument("--rate", default="1gbit")
+    parser.add_argument("--congestion", default="host,host")
     bench = parser.parse_args()
+    if bench.congestion.count(",") != 1:
+        parser.error("--congestion: give NEAR,FAR")
     bench.far, bench.far_addr = os.environ["WAN_FAR"], os.environ["WAN_FAR_ADDR"]
     bench.rtt = int(os.environ["WAN_RTT_US"]) / 1e6
     return bench
@@ -257,6 +286,7 @@ def main():
     minutes, seconds = divmod(sum(row.seconds for row in rows), 60)
     say(f"{len(rows)} rows: about {minutes} min {seconds} s, more where one is played again")
     run_before_others()
+    bench.congestion_named = set_congestion(bench)
     echo = subprocess.Popen(
         ["nsenter", f"--net={bench.far}", sys.executable, "-c", ECHO], stdout=subprocess.PIPE
     )

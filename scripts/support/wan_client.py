@@ -2,12 +2,14 @@
 
 One loop drives all that is under way, and the control beside it: datagrams over the bare link,
 timed by the same loop. A link or a client that was late shows in the control, and is not the
-proxy's fault.
+proxy's fault. A byte counts from when the kernel put it into the client's socket
+(SO_TIMESTAMPNS, socket(7)), not from when the loop came to read it; so does the control.
 """
 
 import os
 import selectors
 import socket
+import struct
 import time
 from dataclasses import dataclass, field
 
@@ -16,6 +18,11 @@ ANSWER_SECONDS_MAX = 15
 CONTROL_EVERY = 0.02
 # Replies that came while nobody looked for this long are not timed.
 UNLOOKED_SECONDS_MAX = 0.001
+# Python does not name it; the same on all of Linux but PA-RISC and SPARC (asm-generic/socket.h).
+SO_TIMESTAMPNS = 35
+STAMP = struct.Struct("@qq")
+# A stamp that is older than this, or of the future, is that of a clock which was set meanwhile.
+STAMP_SECONDS_MAX = 1
 
 
 @dataclass
@@ -84,6 +91,7 @@ class Client:
         self.control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.control.connect((far_addr, control_port))
         self.control.setblocking(False)
+        self.control.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self.selector.register(self.control, selectors.EVENT_READ, None)
         self.next_control = 0
         self.control_seconds = []
@@ -127,7 +135,7 @@ class Client:
                 if key.data is None:
                     self._pong()
                 else:
-                    came.append((key.data, self._receive(key.data), time.perf_counter()))
+                    came.append((key.data, *self._receive(key.data)))
             # Only when all were looked at: the last of a burst must not wait for the others' work.
             for exchange, received, at in came:
                 self._go_on(exchange, received, at, open_exchanges)
@@ -169,6 +177,7 @@ class Client:
     @staticmethod
     def _prepared(exchange):
         exchange.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        exchange.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         return exchange
 
     def _idle_socket(self, port):
@@ -197,13 +206,13 @@ class Client:
 
     @staticmethod
     def _receive(exchange):
-        """Bytes, none at the end, None if there are none yet, or what went wrong."""
+        """Bytes, none at the end, None if there are none yet, or what went wrong; and when it came."""
         try:
-            return exchange.socket.recv(1 << 20)
+            return receive_stamped(exchange.socket, 1 << 20)
         except BlockingIOError:
-            return None
+            return None, 0
         except OSError as e:
-            return e
+            return e, time.perf_counter()
 
     def _go_on(self, exchange, received, now, open_exchanges):
         if received is None:
@@ -255,7 +264,20 @@ class Client:
     def _pong(self):
         try:
             while True:
-                sent = float(self.control.recv(64))
-                self.control_seconds.append(time.perf_counter() - sent)
+                sent, came = receive_stamped(self.control, 64)
+                self.control_seconds.append(came - float(sent))
         except OSError:
             pass
+
+
+def receive_stamped(receiving, length):
+    """Bytes, and when the last of them came into the socket, as time.perf_counter() says it."""
+    received, extras, _, _ = receiving.recvmsg(length, socket.CMSG_SPACE(STAMP.size))
+    now, wall = time.perf_counter(), time.clock_gettime(time.CLOCK_REALTIME)
+    for level, kind, value in extras:
+        if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS) and len(value) == STAMP.size:
+            seconds, nanoseconds = STAMP.unpack(value)
+            waited = wall - seconds - nanoseconds / 1e9
+            if 0 <= waited < STAMP_SECONDS_MAX:
+                return received, now - waited
+    return received, now
