@@ -44,6 +44,8 @@ pub struct Multiplexed {
     has_ended: Cell<bool>,
     /// Requests that got a response.
     served: Cell<u64>,
+    /// A request was opened.
+    is_opened: Cell<bool>,
     /// Other shards see that there is one, as long as it takes requests.
     offered: RefCell<Option<Multiplexes>>,
     /// When the first of the requests that are under way began, or the last one ended.
@@ -104,6 +106,7 @@ impl Multiplexed {
             is_settled: Cell::new(false),
             has_ended: Cell::new(false),
             served: Cell::new(0),
+            is_opened: Cell::new(false),
             offered: RefCell::default(),
             since: Cell::new(now),
             liveness: Cell::new(Liveness { ping: Ping::No, patience: HTTP2_SILENCE_MAX }),
@@ -167,6 +170,11 @@ impl Multiplexed {
     /// A handle to open a stream with.
     pub(super) fn requests(&self) -> Option<SendRequest<Bytes>> {
         self.requests.borrow().clone()
+    }
+
+    /// Opens a request. Returns whether it is the first.
+    pub(super) fn opens_first(&self) -> bool {
+        !self.is_opened.replace(true)
     }
 
     pub(super) fn count_served(&self) {

@@ -47,9 +47,12 @@ impl Slot {
     /// Sends a request's head; `ends` if nothing follows it. Errors: the connection ended just now, or takes no more.
     pub(super) fn open(
         self,
-        request: Request<()>,
+        mut request: Request<()>,
         ends: bool,
     ) -> Result<(SendHalf, RecvHalf), Broken> {
+        if self.on.opens_first() {
+            translate::teach_id(&mut request);
+        }
         // It retired between the choice and now: nothing was sent.
         let gone = || Broken { cause: Cause::Closed, fate: Fate::Unprocessed };
         let mut requests = self.on.requests().ok_or_else(gone)?;

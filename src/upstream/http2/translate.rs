@@ -87,6 +87,14 @@ pub fn request(head: &[u8], takes_trailers: bool) -> Option<Request<()>> {
     Some(request)
 }
 
+/// Lets the id of a connection's first request into the table that both sides share (RFC 7541 §2.3.2), for its name: the
+/// ids to come refer to it, each 8 bytes shorter.
+pub fn teach_id(request: &mut Request<()>) {
+    if let Some(id) = request.headers_mut().get_mut("x-chocon-id") {
+        id.set_sensitive(false);
+    }
+}
+
 /// Translates the trailer lines of a request, as [`crate::http1::body::Decoder::trailers`] gives them.
 pub fn request_trailers(lines: &[u8]) -> HeaderMap {
     let mut fields = HeaderMap::new();
@@ -197,9 +205,21 @@ fn copy_fields(
     Ok(())
 }
 
+/// What a field's name may consist of (RFC 9110 §5.6.2).
+const TOKEN: [bool; 256] = {
+    let mut is_token = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        is_token[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~');
+        byte += 1;
+    }
+    is_token
+};
+
 fn write_field(out: &mut impl Out, name: &HeaderName, value: &HeaderValue) -> Result<(), Cause> {
     // The library has checked both. It is checked again here, because this is where a line end would become one.
-    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let is_token = |byte: &u8| TOKEN[usize::from(*byte)];
     let is_content = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
     let name = name.as_str().as_bytes();
     if name.is_empty() || !name.iter().all(is_token) || !value.as_bytes().iter().all(is_content) {
