@@ -87,3 +87,15 @@ pub const HTTP2_FAREWELL_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long the end of a response that the client already has whole may take. Beyond it the stream is reset.
 pub const HTTP2_TAIL_WITHIN: Duration = Duration::from_secs(10);
+
+/// Writes on a connection that go at once in each round trip though they fill no segment; the next ones wait for more to
+/// write. A new connection may have ten segments under way, and the origin's answers fill its own ten.
+pub const HTTP2_SHORT_WRITES: u32 = 3;
+
+/// How long they wait; the timers' grain makes it up to twice as long. Where a round trip takes less than this minimum,
+/// nothing waits.
+pub const HTTP2_GATHER: Duration = Duration::from_millis(1);
+pub const HTTP2_GATHER_ROUND_TRIP_MIN: Duration = Duration::from_millis(30);
+
+/// What is as long as this fills a segment, and goes at once.
+pub const HTTP2_GATHER_BYTES: usize = 1400;

@@ -190,6 +190,35 @@ impl Socket {
         tuning.apply(self.fd())
     }
 
+    /// How long a round trip takes, smoothed, as the kernel measured it (tcp(7), TCP_INFO).
+    pub fn round_trip(&self) -> io::Result<Duration> {
+        // SAFETY: it consists of numbers, for which zero is valid.
+        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+        let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+        // SAFETY: the pointers are to `info` and to its length, of which the call writes no more.
+        let failed = unsafe {
+            let (info, length) = ((&raw mut info).cast(), &raw mut length);
+            libc::getsockopt(self.fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info, length)
+        };
+        if failed != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Duration::from_micros(info.tcpi_rtt.into()))
+    }
+
+    /// Whether its congestion control is BBR, which spaces what it sends. No: the kernel does not tell.
+    pub fn is_bbr(&self) -> bool {
+        // TCP_CA_NAME_MAX.
+        let mut name = [0u8; 16];
+        let mut length = name.len() as libc::socklen_t;
+        // SAFETY: the pointers are to `name` and to its length, of which the call writes no more.
+        let failed = unsafe {
+            let (name, length) = (name.as_mut_ptr().cast(), &raw mut length);
+            libc::getsockopt(self.fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION, name, length)
+        };
+        failed == 0 && name.starts_with(b"bbr")
+    }
+
     /// Ends a direction at once; operations that wait on it complete. Errors (already ended) change nothing.
     pub fn shutdown(&self, direction: Direction) {
         let how = match direction {
@@ -375,4 +404,34 @@ impl SignalSet {
 pub fn return_free_memory() {
     // SAFETY: no argument, no result; it only visits the allocator's own pages.
     unsafe { libmimalloc_sys::mi_collect(false) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::runtime;
+    use std::{
+        net::{TcpListener, TcpStream},
+        time::Instant,
+    };
+
+    #[test]
+    fn kernel_tells_round_trip_and_congestion_control_of_a_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let begun = Instant::now();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let took = begun.elapsed();
+        let mut ring = runtime::build(runtime::probe().unwrap()).unwrap();
+        ring.block_on(async {
+            let socket = Socket::from_fd(near.into()).unwrap();
+            let round_trip = socket.round_trip().unwrap();
+            assert!(!round_trip.is_zero() && round_trip <= took, "{round_trip:?} of {took:?}");
+            // Every Linux has reno, and lets everybody have it.
+            let reno = b"reno";
+            set_option(socket.fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION, reno).unwrap();
+            assert!(!socket.is_bbr());
+            let bbr = set_option(socket.fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION, b"bbr");
+            assert_eq!(socket.is_bbr(), bbr.is_ok());
+        });
+    }
 }

@@ -1,7 +1,7 @@
 //! The one task that drives a connection: it alone owns the library's connection and starts the socket's operations.
 //!
 //! One task instead of a pair of pumps: each turn takes in what was received, lets the library answer it, and sends all
-//! that piled up as one piece, so that a burst of requests costs one send and no task wakes another. A turn reads at most
+//! that piled up as one piece, so that a burst of requests costs few sends and no task wakes another. A turn reads at most
 //! one receive's bytes, so that an origin which never pauses still leaves the shard to others.
 
 #![forbid(unsafe_code)]
@@ -27,12 +27,14 @@ pub async fn drive(shared: Rc<Multiplexed>, connection: Connection) {
     let wire: &Wire = &shared.wire;
     let mut library = Library::new(connection);
     let (mut receive, mut send) = (pin!(io::receive(wire)), pin!(io::send(wire)));
-    let (mut receiving, mut sending) = (false, false);
+    let mut pause = pin!(io::pause(wire));
+    let (mut receiving, mut sending, mut pausing) = (false, false, false);
     let result = poll_fn(|cx| {
         shared.remember_driver(cx.waker());
         loop {
             receiving = receiving && receive.as_mut().poll(cx).is_pending();
             sending = sending && send.as_mut().poll(cx).is_pending();
+            pausing = pausing && pause.as_mut().poll(cx).is_pending();
             if let Poll::Ready(result) = library.turn(shared, cx) {
                 return Poll::Ready(result);
             }
@@ -42,6 +44,11 @@ pub async fn drive(shared: Rc<Multiplexed>, connection: Connection) {
                 receive.set(io::receive(wire));
                 receiving = receive.as_mut().poll(cx).is_pending();
                 again |= !receiving;
+            }
+            if !pausing && wire.is_holding() {
+                pause.set(io::pause(wire));
+                pausing = pause.as_mut().poll(cx).is_pending();
+                again |= !pausing;
             }
             if !sending && wire.wants_send() {
                 send.set(io::send(wire));

@@ -9,10 +9,10 @@
 
 #![forbid(unsafe_code)]
 
-use super::meter::Meter;
+use super::{gather::Gather, meter::Meter};
 use crate::{
     error::Cause,
-    limits::{HTTP2_PENDING_BYTES_MAX, SMALL_BLOCK_BYTES},
+    limits::{HTTP2_GATHER, HTTP2_PENDING_BYTES_MAX, SMALL_BLOCK_BYTES},
     shard::Shard,
     upstream::{connection::Connection, tls::Session},
 };
@@ -22,7 +22,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -42,11 +42,18 @@ pub struct Wire {
     is_at_end: Cell<bool>,
     /// The last receive filled its block, so that a large one pays.
     is_busy: Cell<bool>,
+    gather: RefCell<Gather>,
 }
 
 impl Wire {
     /// `connection` is over TLS.
     pub fn new(connection: Connection, shard: Rc<Shard>, now: Instant) -> Self {
+        // What the kernel does not tell is no reason to wait. BBR brings short writes together by itself.
+        let socket = &connection.socket;
+        let round_trip = match socket.is_bbr() {
+            false => socket.round_trip().unwrap_or_default(),
+            true => Duration::ZERO,
+        };
         let wire = Self {
             connection,
             shard,
@@ -57,6 +64,7 @@ impl Wire {
             received: Cell::new(0),
             is_at_end: Cell::new(false),
             is_busy: Cell::new(false),
+            gather: RefCell::new(Gather::new(round_trip, now)),
         };
         wire.session().bound_pending(HTTP2_PENDING_BYTES_MAX);
         wire
@@ -95,6 +103,11 @@ impl Wire {
     /// Whether a send should be under way.
     pub fn wants_send(&self) -> bool {
         self.unsendable.borrow().is_none() && self.session().has_pending()
+    }
+
+    /// Whether what is to be written waits for more; [`pause`] ends the wait.
+    pub fn is_holding(&self) -> bool {
+        self.gather.borrow().is_holding()
     }
 
     /// Says goodbye as far as the socket takes it, and ends both directions.
@@ -154,6 +167,12 @@ pub async fn send(wire: &Wire) {
     }
 }
 
+/// Waits as long as a short write may wait for more to write. Cancel-safe.
+pub async fn pause(wire: &Wire) {
+    monoio::time::sleep(HTTP2_GATHER).await;
+    wire.gather.borrow_mut().release();
+}
+
 /// The [`Wire`] as HTTP/2 sees it.
 pub struct Io(pub Rc<Wire>);
 
@@ -164,15 +183,23 @@ impl AsyncRead for Io {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let wire = &*self.0;
-        let plain = buf.initialize_unfilled();
-        match wire.session().read_now(plain, &wire.shard.blocks) {
+        let blocks = &wire.shard.blocks;
+        // The library's own buffer would have to be zeroed first, at each look, whether anything is there or not.
+        let mut block = if wire.is_busy.get() { blocks.large() } else { blocks.small() };
+        let room = block.len().min(buf.remaining());
+        let read = wire.session().read_now(&mut block[..room], blocks);
+        if let Ok(Some(n)) = read {
+            buf.put_slice(&block[..n]);
+        }
+        blocks.put(block);
+        match read {
             Ok(Some(n)) => {
-                let seen = wire.meter.borrow_mut().see(&plain[..n]);
-                if let Err(flood) = seen {
-                    return Poll::Ready(Err(wire.fail(Cause::Malformed(flood))));
+                let came = buf.filled().len() - n;
+                let seen = wire.meter.borrow_mut().see(&buf.filled()[came..]);
+                match seen {
+                    Ok(()) => Poll::Ready(Ok(())),
+                    Err(flood) => Poll::Ready(Err(wire.fail(Cause::Malformed(flood)))),
                 }
-                buf.advance(n);
-                Poll::Ready(Ok(()))
             }
             Ok(None) => match &*wire.unreadable.borrow() {
                 Some(Cause::Io(kind)) => Poll::Ready(Err((*kind).into())),
@@ -202,6 +229,10 @@ impl AsyncWrite for Io {
         if let Some(cause) = &*wire.unsendable.borrow() {
             let kind = if let Cause::Io(kind) = cause { *kind } else { io::ErrorKind::Other };
             return Poll::Ready(Err(kind.into()));
+        }
+        let bytes = plain.iter().map(|piece| piece.len()).sum();
+        if wire.gather.borrow_mut().holds(bytes, Instant::now()) {
+            return Poll::Pending;
         }
         match wire.session().write_now(plain) {
             Ok(0) if plain.iter().any(|piece| !piece.is_empty()) => Poll::Pending,

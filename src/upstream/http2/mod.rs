@@ -1,9 +1,9 @@
 //! HTTP/2 to the origins (RFC 9113): one warm connection carries a whole burst.
 //!
-//! The protocol is hyperium h2's. Here stands what it leaves to its user: the way to the socket (`io`, `driver`), what
-//! an origin may cost (`meter`), how large its windows are (`growth`), which connection carries a request ([`streams`], [`multiplexed`], `waiters`), one request
-//! on its stream ([`exchange`], `stream`), on another shard's connection too (`borrowed`, `lender`), and its words in
-//! HTTP/1.1 ([`translate`]).
+//! The protocol is hyperium h2's. Here stands what it leaves to its user: the way to the socket (`io`, `driver`), when
+//! a short send waits for more (`gather`), what an origin may cost (`meter`), how large its windows are (`growth`), which
+//! connection carries a request ([`streams`], [`multiplexed`], `waiters`), one request on its stream ([`exchange`],
+//! `stream`), on another shard's connection too (`borrowed`, `lender`), and its words in HTTP/1.1 ([`translate`]).
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ pub mod acquire;
 pub mod borrowed;
 mod driver;
 pub mod exchange;
+mod gather;
 mod growth;
 mod io;
 mod lender;
