@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Memory a connection of the proxy beside nginx, as a Markdown table; a part of scripts/bench.
 #
-# usage: bench_memory.sh [--clients "N..."] [--tls "N..."] [--only proxy|nginx]
+# usage: bench_memory.sh [--clients "N..."] [--tls "N..."] [--http2 "N..."] [--only proxy|nginx]
 #
 # Each row is a process of its own: RSS after a few requests, the most it ever was, and RSS ten
 # seconds after the last request.
@@ -14,6 +14,7 @@ ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 
 CLIENTS="10000 50000"
 TLS_CONNECTIONS="200 1000"
+HTTP2_ORIGINS="200 1000"
 SIDES="proxy nginx"
 # Until memory is read: buffers of a burst are given back step by step.
 SETTLE_SECONDS=10
@@ -23,8 +24,9 @@ while (($# > 0)); do
     case $1 in
     --clients) CLIENTS=${2?} && shift ;;
     --tls) TLS_CONNECTIONS=${2?} && shift ;;
+    --http2) HTTP2_ORIGINS=${2?} && shift ;;
     --only) SIDES=${2:?} && shift ;;
-    *) die "usage: bench_memory.sh [--clients \"N...\"] [--tls \"N...\"] [--only proxy|nginx]" ;;
+    *) die "usage: bench_memory.sh [--clients N...] [--tls N...] [--http2 N...] [--only proxy|nginx]" ;;
     esac
     shift
 done
@@ -52,18 +54,23 @@ origin_locations() {
 }
 
 origin_config() {
-    local directory=$1 http=$2 https=$3
+    local directory=$1 http=$2 https=$3 http2=$4 port
     nginx_preamble "$directory"
     cat <<NGINX
     server { listen 127.0.0.1:$http backlog=4096; $(origin_locations) }
+NGINX
+    for port in "$https ssl" "$http2 ssl http2"; do
+        cat <<NGINX
     server {
-        listen 127.0.0.1:$https ssl backlog=4096;
+        listen 127.0.0.1:$port backlog=4096;
         ssl_certificate $WORK/origin.pem; ssl_certificate_key $WORK/origin.key;
         ssl_protocols TLSv1.3;
+        keepalive_timeout 600s;
         $(origin_locations)
     }
-}
 NGINX
+    done
+    echo "}"
 }
 
 peer_config() {
@@ -105,12 +112,15 @@ status_kib() {
     awk -v key="$1:" '$1 == key { kib += $2 } END { print kib }' "${files[@]}"
 }
 
-# start_side SIDE ORIGIN: a fresh process on CPU 0; sets PID, PORT and HOST.
+# start_side SIDE http|https|h2: a fresh process on CPU 0; sets PID, PORT and HOST.
 start_side() {
     local pid label=ccnproxy port=$ORIGIN_HTTP
     if [[ $2 == https ]]; then label=ccnproxy-https port=$ORIGIN_HTTPS; fi
     # nginx ignores this Host and sends its own.
     HOST="localhost.$label:$port"
+    # An origin a request: one HTTP/2 connection carries all requests of one origin. Names below
+    # localhost lead to loopback without a look-up (RFC 6761 6.3).
+    if [[ $2 == h2 ]]; then HOST="o{}.h2.localhost.ccnproxy-https:$ORIGIN_HTTP2"; fi
     if [[ $1 == proxy ]]; then
         # It pins its threads within the CPUs it may use, so it must start on CPU 0 alone.
         PROXY_RUNNER=(taskset -c 0)
@@ -180,6 +190,23 @@ tls_row() {
     end "$PID"
 }
 
+# COUNT HTTP/2 connections, each to an origin of its own, after a request each.
+http2_row() {
+    local count=$1 before opened
+    start_side proxy h2
+    opened=$(open_connections "$ORIGIN_HTTP2")
+    before=$(status_kib VmRSS "$PID")
+    hold /body "$count" one-by-one
+    release
+    sleep "$SETTLE_SECONDS"
+    # The first eight origins have theirs from before.
+    opened=$(($(open_connections "$ORIGIN_HTTP2") - opened))
+    ((opened > 0)) || die "the proxy keeps no HTTP/2 connection to the origin"
+    row "HTTP/2 connection and its origin" proxy "$opened" "$before" "$(status_kib VmHWM "$PID")" \
+        "$(status_kib VmRSS "$PID")" ""
+    end "$PID"
+}
+
 # COUNT client connections that made one request each, one after the other.
 client_row() {
     local side=$1 count=$2 before idle
@@ -203,10 +230,10 @@ client_row() {
 }
 
 make_ca "$WORK" ca
-make_cert "$WORK" ca origin DNS:localhost,IP:127.0.0.1
+make_cert "$WORK" ca origin DNS:localhost,DNS:*.h2.localhost,IP:127.0.0.1
 export SSL_CERT_FILE="$WORK/ca.pem"
-start_nginx origin_config "$WORK/origin" 2
-read -r ORIGIN_HTTP ORIGIN_HTTPS <<<"${NGINX_PORTS[*]}"
+start_nginx origin_config "$WORK/origin" 3
+read -r ORIGIN_HTTP ORIGIN_HTTPS ORIGIN_HTTP2 <<<"${NGINX_PORTS[*]}"
 for pid in $(family "$NGINX_PID"); do taskset -cp 1 "$pid" >/dev/null; done
 
 echo "### Memory a connection"
@@ -220,6 +247,10 @@ echo "|---|---|---:|---:|---:|---:|---:|---:|"
 for count in $TLS_CONNECTIONS; do
     for side in $SIDES; do tls_row "$side" "$count"; done
 done
+# Neither nginx nor many others speak HTTP/2 to an origin.
+if [[ " $SIDES " == *" proxy "* ]]; then
+    for count in $HTTP2_ORIGINS; do http2_row "$count"; done
+fi
 for count in $CLIENTS; do
     for side in $SIDES; do client_row "$side" "$count"; done
 done

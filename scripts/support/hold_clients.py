@@ -3,7 +3,8 @@
 
 usage: hold_clients.py PORT HOST PATH COUNT one-by-one|at-once
 
-Opens COUNT connections to 127.0.0.1:PORT and makes one request on each: `one-by-one` waits for a
+Opens COUNT connections to 127.0.0.1:PORT and makes one request on each, to HOST, in which {} stands
+for the number of the request, from 1: `one-by-one` waits for a
 response before the next request, so one origin connection serves all; `at-once` sends all requests
 first, so each needs an origin connection of its own. Prints `held COUNT`, keeps the connections
 open until standard input ends, then closes them.
@@ -16,12 +17,12 @@ from responses import connect, read_response
 
 def main():
     port, host, path, count, order = sys.argv[1:]
-    request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
     connections = []
     for nth in range(int(count)):
         connection = connect(int(port), nth)
         connections.append(connection)
-        connection.sendall(request)
+        named = host.replace("{}", str(nth + 1))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {named}\r\n\r\n".encode())
         if order == "one-by-one":
             read_response(connection)
     if order == "at-once":
