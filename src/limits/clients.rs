@@ -33,9 +33,9 @@ pub const DRAIN_IDLE: Duration = Duration::from_secs(1);
 /// Descriptors kept free for logs, the resolver and the like.
 pub const DESCRIPTORS_RESERVED: usize = 128;
 
-/// Descriptors that each shard has beside its listeners and connections: its ring, the eventfds of its mailboxes, each of
-/// them twice. With fewer than all of this and a connection each way, the process does not start.
-pub const DESCRIPTORS_A_SHARD: usize = 10;
+/// Descriptors that each shard has beside its listeners and connections: its ring, and an eventfd for each of its four
+/// mailboxes, twice. With fewer than all of this and a connection each way, the process does not start.
+pub const DESCRIPTORS_A_SHARD: usize = 9;
 
 /// Pause after accept ran out of descriptors or memory. Clients wait in the backlog meanwhile; without a pause the
 /// shard would spin.
