@@ -217,12 +217,12 @@ fn stamp(path: &Path) -> Option<Stamp> {
 fn sweep_stale(path: &Path) {
     let Ok(entries) = fs::read_dir(directory_of(path)) else { return };
     let now = SystemTime::now();
-    for entry in entries.flatten() {
+    let temporary = |entry: &fs::DirEntry| is_temporary_of(path, &entry.file_name());
+    for entry in entries.flatten().filter(temporary) {
         // Of the name itself: a link is not followed.
         let Ok(metadata) = entry.metadata() else { continue };
         let age = metadata.modified().ok().and_then(|at| now.duration_since(at).ok());
-        let is_stale = metadata.is_file() && age.is_some_and(|age| age >= TEMPORARY_STALE_AFTER);
-        if is_stale && is_temporary_of(path, &entry.file_name()) {
+        if metadata.is_file() && age.is_some_and(|age| age >= TEMPORARY_STALE_AFTER) {
             fs::remove_file(entry.path()).ok();
         }
     }
