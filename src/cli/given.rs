@@ -106,8 +106,8 @@ const AFTER_HELP: &str = "\
 TIME: whole seconds (90) or with units (500ms, 1.5h, 1h30m).
 Each flag has an environment variable: --read-timeout is CHOCON_READ_TIMEOUT. A typed flag wins;
 where a flag may be repeated, the variable takes values separated by commas.
-SIGUSR1 prints a table of latencies per origin to stderr; SIGHUP opens log files anew; SIGTERM ends
-gracefully.
+SIGUSR1 prints a table of latencies per origin to stderr; SIGHUP opens log files anew; SIGTERM,
+SIGINT and SIGQUIT end gracefully.
 
   curl -H 'Host: example.com.ccnproxy-https' http://127.0.0.1:3000/";
 

@@ -5,6 +5,7 @@
 mod advice;
 mod check;
 mod descriptors;
+mod dumps;
 mod inherited;
 mod listeners;
 mod notify;
@@ -21,11 +22,11 @@ use crate::{
     limits::DRAIN_LEAST,
     observe::{
         diagnostics::Diagnostics,
-        latency::LatencyReport,
         writer::{Writer, WriterHandle},
     },
     shard::{mailbox::Mailbox, sys::SignalSet},
 };
+use dumps::Dumps;
 use notify::notify;
 use pid_file::PidFile;
 use shards::{Order, Report};
@@ -34,14 +35,10 @@ use state_file::StateSaver;
 use std::{
     sync::{
         Arc,
-        mpsc::{self, Receiver, RecvTimeoutError},
+        mpsc::{Receiver, RecvTimeoutError},
     },
-    thread,
     time::{Duration, Instant},
 };
-
-/// How long shards may take to send their histograms; one that is busy longer is left out of the dump.
-const SNAPSHOT_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long the log may take to be written at the end.
 const LOG_WITHIN: Duration = Duration::from_secs(2);
@@ -49,9 +46,55 @@ const LOG_WITHIN: Duration = Duration::from_secs(2);
 /// How long the state file may take to be written at the end.
 const STATE_WITHIN: Duration = Duration::from_secs(3);
 
+/// What this process takes. Of the last two the kernel's default would end it at once, with all requests: the tools that
+/// send them mean another program (other proxies exchange their binary at SIGUSR2), and chocon goes on, as every program
+/// in Go does.
+const SIGNALS: [i32; 7] = [
+    libc::SIGUSR1,
+    libc::SIGHUP,
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+];
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signal {
+    /// SIGUSR1: tell the latencies.
+    Dump,
+    /// SIGHUP: open log files anew.
+    Reopen,
+    /// SIGTERM, SIGINT, SIGQUIT: finish what is under way and end.
+    End(i32),
+    /// Nothing.
+    Stray(&'static str),
+}
+
+impl From<i32> for Signal {
+    fn from(number: i32) -> Self {
+        match number {
+            libc::SIGUSR1 => Self::Dump,
+            libc::SIGHUP => Self::Reopen,
+            libc::SIGUSR2 => Self::Stray("SIGUSR2"),
+            libc::SIGALRM => Self::Stray("SIGALRM"),
+            // Nothing else is taken (`SIGNALS`).
+            number => Self::End(number),
+        }
+    }
+}
+
+/// Says that a signal changed nothing.
+fn ignore(name: &str) {
+    log::warn!(
+        "{name} means nothing here and is ignored; SIGTERM ends, SIGHUP opens log files anew, SIGUSR1 tells latencies"
+    );
+}
+
 /// What wakes the process.
 enum Event {
-    Signal(i32),
+    Signal(Signal),
     Shard(usize, Report),
 }
 
@@ -84,14 +127,13 @@ pub fn run(config: Config) -> i32 {
     // Before this process opens any descriptor of its own.
     let inherited = inherited::adopt();
     // Before any thread starts, so that all of them have these blocked and one takes them.
-    let signals =
-        match SignalSet::block(&[libc::SIGUSR1, libc::SIGHUP, libc::SIGTERM, libc::SIGINT]) {
-            Ok(signals) => signals,
-            Err(e) => {
-                eprintln!("chocon-uring: signals cannot be set up: {e}");
-                return 1;
-            }
-        };
+    let signals = match SignalSet::block(&SIGNALS) {
+        Ok(signals) => signals,
+        Err(e) => {
+            eprintln!("chocon-uring: signals cannot be set up: {e}");
+            return 1;
+        }
+    };
     let writer = match Writer::start(&config.access_log) {
         Ok(writer) => writer,
         Err(e) => {
@@ -128,6 +170,7 @@ struct Process {
     /// Held for its removal at the end.
     _pid_file: Option<PidFile>,
     orders: Vec<Mailbox<Order>>,
+    dumps: Dumps,
     /// `--state-file`.
     state: Option<StateSaver>,
     events: Receiver<Event>,
@@ -179,8 +222,9 @@ impl Process {
                     return Err(format!("shard {index} cannot be started: {why}"));
                 }
                 Ok(Event::Shard(_, report)) => count += usize::from(is(&report)),
-                Ok(Event::Signal(libc::SIGUSR1 | libc::SIGHUP)) => {}
-                Ok(Event::Signal(signal)) => return Ok(Awaited::Ended(signal)),
+                Ok(Event::Signal(Signal::Dump | Signal::Reopen)) => {}
+                Ok(Event::Signal(Signal::Stray(name))) => ignore(name),
+                Ok(Event::Signal(Signal::End(signal))) => return Ok(Awaited::Ended(signal)),
                 Err(RecvTimeoutError::Timeout) => return Ok(Awaited::NotAll),
                 Err(RecvTimeoutError::Disconnected) => return Err("the shards are gone".to_owned()),
             }
@@ -191,12 +235,13 @@ impl Process {
     fn serve(&self) -> i32 {
         loop {
             match self.events.recv() {
-                Ok(Event::Signal(libc::SIGUSR1)) => self.dump(),
-                Ok(Event::Signal(libc::SIGHUP)) => {
+                Ok(Event::Signal(Signal::Dump)) => self.dumps.ask(),
+                Ok(Event::Signal(Signal::Reopen)) => {
                     self.reopen();
                     self.state.iter().for_each(StateSaver::save);
                 }
-                Ok(Event::Signal(_)) => {
+                Ok(Event::Signal(Signal::Stray(name))) => ignore(name),
+                Ok(Event::Signal(Signal::End(_))) => {
                     let status = self.drain();
                     self.state.iter().for_each(|state| state.finish(STATE_WITHIN));
                     return status;
@@ -205,40 +250,6 @@ impl Process {
                 Ok(Event::Shard(_, Report::Warm | Report::Ready | Report::Empty)) => {}
                 Err(_) => return died(0, "all threads are gone"),
             }
-        }
-    }
-
-    /// Writes the latency of all origins, merged over the shards. On a thread of its own: formatting and files take their
-    /// time, and neither shards nor signals wait for it.
-    fn dump(&self) {
-        let (to, snapshots) = mpsc::channel();
-        for orders in &self.orders {
-            if orders.send(Order::Snapshot(to.clone())).is_err() {
-                log::warn!("a shard is too busy for the latency dump; it is left out");
-            }
-        }
-        let config = self.config.clone();
-        let write = move || {
-            let mut report = LatencyReport::default();
-            let deadline = Instant::now() + SNAPSHOT_WITHIN;
-            while let Ok(of_shard) =
-                snapshots.recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
-                of_shard.into_iter().for_each(|snapshot| report.merge(snapshot));
-            }
-            for line in report.table().lines() {
-                log::info!("{line}");
-            }
-            if let Some(dir) = &config.hdr_dir {
-                match report.write_hgrm(dir) {
-                    Ok(files) => log::info!("{files} histograms written to {}", dir.display()),
-                    Err(e) => log::error!("histograms cannot be written to {}: {e}", dir.display()),
-                }
-            }
-        };
-        drop(to);
-        if let Err(e) = thread::Builder::new().name("dump".into()).spawn(write) {
-            log::error!("the latency dump cannot be made: {e}");
         }
     }
 
@@ -277,9 +288,10 @@ impl Process {
                 Ok(Event::Shard(_, Report::Empty)) => left -= 1,
                 Ok(Event::Shard(index, Report::Died(why))) => return died(index, &why),
                 Ok(Event::Shard(_, Report::Warm | Report::Ready)) => {}
-                Ok(Event::Signal(libc::SIGUSR1)) => self.dump(),
-                Ok(Event::Signal(libc::SIGHUP)) => self.reopen(),
-                Ok(Event::Signal(_)) => {
+                Ok(Event::Signal(Signal::Dump)) => self.dumps.ask(),
+                Ok(Event::Signal(Signal::Reopen)) => self.reopen(),
+                Ok(Event::Signal(Signal::Stray(name))) => ignore(name),
+                Ok(Event::Signal(Signal::End(_))) => {
                     log::warn!("ended at once by a second signal; requests were cut");
                     return 1;
                 }

@@ -5,6 +5,7 @@
 use super::{
     Event, NotStarted, Process, advice,
     descriptors::{self, Connections},
+    dumps::Dumps,
     inherited::Adopted,
     listeners::{self, Listeners},
     notify::notify,
@@ -119,7 +120,10 @@ pub fn start(
         orders.push(started.map_err(|e| format!("shard {index} cannot be started: {e}"))?);
     }
     let writer = writer.handle();
-    let mut process = Process { config, writer, orders, events, state: None, _pid_file: None };
+    let dumps = Dumps::start(config.clone(), orders.clone())
+        .map_err(|e| format!("a thread cannot be started: {e}"))?;
+    let mut process =
+        Process { config, writer, orders, dumps, events, state: None, _pid_file: None };
     // A floor that is learned later is nothing that a start could wait for.
     let is_cold = process.config.warm.is_empty() && recalled.0.is_empty();
     process.open(if is_cold { Duration::ZERO } else { process.config.warm_wait })?;
@@ -204,7 +208,7 @@ fn forward_signals(signals: SignalSet) -> Result<(Sender<FromShard>, Receiver<Ev
         .name("signals".into())
         .spawn(move || {
             while let Ok(signal) = signals.wait() {
-                if events.send(Event::Signal(signal)).is_err() {
+                if events.send(Event::Signal(signal.into())).is_err() {
                     return;
                 }
             }

@@ -132,3 +132,30 @@ fn dump_in_the_midst_of_traffic_disturbs_nobody() {
         assert_eq!(client.read_response().text(), "ok");
     }
 }
+
+#[test]
+fn one_dump_at_a_time_is_made_however_many_are_asked_for() {
+    let (origin, proxy) = (Origin::answering(OK), Proxy::one_shard(&[]));
+    exchanges(&proxy, &origin, 1);
+    let dumps = || proxy.log().lines().filter(|line| line.contains(" p99.99 ")).count();
+    // The first one waits for the shard, and the others for it.
+    let frozen = proxy.freeze_shard(0);
+    for _ in 0..20 {
+        proxy.signal(libc::SIGUSR1);
+        eventually("the signal to be taken", || !is_pending(&proxy, libc::SIGUSR1));
+    }
+    drop(frozen);
+    eventually("the dump under way and the one that waited", || dumps() >= 2);
+    proxy.signal(libc::SIGUSR1);
+    eventually("one more, as none waits", || dumps() >= 3);
+    assert_eq!(dumps(), 3, "{}", proxy.log());
+}
+
+/// Whether a signal was sent to the process and not taken (proc_pid_status(5)).
+fn is_pending(proxy: &Proxy, signal: libc::c_int) -> bool {
+    let path = format!("/proc/{}/status", proxy.pid());
+    let status = fs::read_to_string(path).expect("status of the process");
+    let mask = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).expect("ShdPnd");
+    let mask = u64::from_str_radix(mask.trim(), 16).expect("a mask");
+    mask & (1 << (signal - 1)) != 0
+}

@@ -42,8 +42,17 @@ fn idle_process_ends_with_0_on_sigint() {
 
 #[test]
 fn request_in_flight_is_finished_and_told_to_close() {
+    finishes_the_request_in_flight_at(libc::SIGTERM);
+}
+
+#[test]
+fn sigquit_is_as_orderly_an_end() {
+    finishes_the_request_in_flight_at(libc::SIGQUIT);
+}
+
+fn finishes_the_request_in_flight_at(signal: libc::c_int) {
     let InFlight { origin: _origin, mut proxy, mut client, mut conn } = in_flight(&[]);
-    proxy.signal(libc::SIGTERM);
+    proxy.signal(signal);
     eventually_refuses(&proxy);
     conn.send(OK);
     let response = client.read_response();
@@ -51,6 +60,19 @@ fn request_in_flight_is_finished_and_told_to_close() {
     assert!(response.closes());
     client.expect_closed();
     assert_eq!(proxy.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn signals_meant_for_other_programs_end_nothing() {
+    let InFlight { origin: _origin, proxy, mut client, mut conn } = in_flight(&[]);
+    proxy.signal(libc::SIGUSR2);
+    proxy.wait_for_log("SIGUSR2 means nothing here");
+    proxy.signal(libc::SIGALRM);
+    proxy.wait_for_log("SIGALRM means nothing here");
+    conn.send(OK);
+    let response = client.read_response();
+    assert_eq!((response.status, response.closes()), (200, false));
+    client.expect_usable();
 }
 
 #[test]
