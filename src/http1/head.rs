@@ -33,11 +33,7 @@ impl EndOfHead {
     /// more than `HEAD_BYTES_MAX`, complete or not; a target of more than `TARGET_BYTES_MAX` whose line is still
     /// open (a complete one is measured when it is parsed).
     pub fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, Cause> {
-        loop {
-            let at = scan::lf(bytes, self.scanned);
-            if at == bytes.len() {
-                break;
-            }
+        for at in scan::line_feeds(bytes, self.scanned) {
             if at == 0 || bytes[at - 1] != b'\r' {
                 return Err(BARE_LF);
             }
@@ -45,7 +41,7 @@ impl EndOfHead {
                 let end = at + 1;
                 return if end > HEAD_BYTES_MAX { Err(Cause::HeadTooLong) } else { Ok(Some(end)) };
             }
-            (self.line, self.scanned) = (at + 1, at + 1);
+            self.line = at + 1;
         }
         self.scanned = bytes.len();
         if self.line == 0 && bytes.len() > TARGET_BYTES_MAX + 256 {
