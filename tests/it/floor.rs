@@ -19,6 +19,11 @@ fn tls_url(origin: &TlsOrigin) -> String {
     format!("https://localhost:{}", origin.addr().port())
 }
 
+/// One from which a new connection is so dear that a request waits for a shard that is slow to lend.
+fn far_origin() -> TlsOrigin {
+    TlsOrigin::options().away(Duration::from_millis(400)).answering(OK)
+}
+
 /// One request on a client connection of its own.
 fn get(proxy: &Proxy, host: &str) {
     let mut client = Client::connect(proxy);
@@ -41,7 +46,7 @@ fn named_origin_has_its_handshakes_before_any_request_and_requests_ride_them() {
 
 #[test]
 fn many_shards_keep_one_floor_and_lend_from_it() {
-    let origin = TlsOrigin::answering(OK);
+    let origin = far_origin();
     let flags = [
         "--cores",
         "8",
@@ -164,7 +169,7 @@ fn origin_that_takes_connections_and_never_answers_costs_its_floor_and_no_more()
 
 #[test]
 fn home_keeps_the_floor_and_the_others_only_what_is_left_of_the_bound() {
-    let origin = TlsOrigin::answering(OK);
+    let origin = far_origin();
     let flags =
         ["--cores", "4", "--keepalive-conns", "4", "--warm", &format!("{}=4", tls_url(&origin))];
     let proxy = Proxy::start(&flags);
