@@ -322,6 +322,17 @@ fn trailers_at_the_bound_pass_and_one_byte_more_cuts_the_body() {
     }
 }
 
+#[test]
+fn interim_heads_at_the_bound_pass_and_one_more_gets_502() {
+    let mut table = Table::start();
+    for (count, expected) in [(16, Outcome::Whole("ok".to_owned())), (17, Outcome::Error(502))] {
+        table.ends_the_stream(&format!("{count} interim heads"), expected, |conn, stream| {
+            (0..count).for_each(|_| conn.headers(stream, &[(":status", "103")], 0));
+            conn.answer(stream, b"ok");
+        });
+    }
+}
+
 /// RFC 9113 §8.3 calls such a message malformed. The library drops the pseudo-fields without a word.
 #[test]
 fn pseudo_fields_of_requests_and_those_in_trailers_reach_nobody() {

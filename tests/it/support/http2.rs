@@ -111,8 +111,13 @@ impl Http2Conn {
     /// As [`Http2Conn::open`]. None: the proxy closed before it said anything, as where nobody waits any more.
     #[track_caller]
     pub fn try_open(conn: OriginConn) -> Option<Self> {
+        Self::try_open_with(conn, &[(MAX_CONCURRENT_STREAMS, 100)])
+    }
+
+    #[track_caller]
+    pub fn try_open_with(conn: OriginConn, settings: &[(u16, u32)]) -> Option<Self> {
         let mut opened = Self::try_open_silently(conn)?;
-        opened.settings(&[(MAX_CONCURRENT_STREAMS, 100)]);
+        opened.settings(settings);
         Some(opened)
     }
 
