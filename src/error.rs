@@ -56,6 +56,8 @@ pub enum Cause {
     TimedOut,
     /// An orderly end (FIN) where bytes were still due.
     Closed,
+    /// An answer that came before the request can have been there: it belongs to nobody's, or to another's.
+    Unasked,
     /// A reset, a broken pipe or another failure of the socket.
     Io(io::ErrorKind),
     /// All addresses refused, each in its way; the text names them.
@@ -113,6 +115,7 @@ impl Error {
             (Cause::TimedOut, Party::Origin | Party::Proxy) => 504,
             (Cause::Closed | Cause::Io(_), Party::Client) => 499,
             (Cause::Closed | Cause::Io(_), Party::Origin | Party::Proxy) => 502,
+            (Cause::Unasked, _) => 502,
             (Cause::Unreached(_) | Cause::Proxy(_) | Cause::Name(_) | Cause::Tls(_), _) => 502,
             (Cause::Unanswered(_), _) => 504,
             (Cause::Busy(_), _) => 503,
@@ -124,11 +127,12 @@ impl Error {
         format!("{}/{}/{}", self.party.word(), self.phase.word(), self.cause.word())
     }
 
-    /// Whether the failure looks like an idle connection that the origin had already given up: only then can
+    /// Whether the failure looks like an idle connection that the origin had already given up, or spoilt: only then can
     /// sending the request again on a fresh connection help. Whether it is *safe* is decided in `proxy::forward`.
     pub fn is_stale_connection(&self) -> bool {
         match (self.party, self.phase, &self.cause) {
             (Party::Origin, Phase::Send | Phase::Wait, Cause::Closed | Cause::Io(_)) => true,
+            (Party::Origin, Phase::Wait, Cause::Unasked) => true,
             // A TLS alert or end in place of an answer: the origin closed while idle.
             (Party::Origin, Phase::Send | Phase::Wait, Cause::Tls(_)) => true,
             (Party::Origin | Party::Client | Party::Proxy, _, _) => false,
@@ -176,6 +180,7 @@ impl Cause {
             Cause::Forbidden(_) => "forbidden",
             Cause::TimedOut | Cause::Unanswered(_) => "timed-out",
             Cause::Closed => "closed",
+            Cause::Unasked => "unasked",
             Cause::Io(_) => "io",
             Cause::Unreached(_) => "unreached",
             Cause::Proxy(_) => "proxy",
@@ -206,6 +211,9 @@ impl Cause {
             | Cause::Tls(why) => Cow::Borrowed(why),
             Cause::TimedOut => "the deadline passed".into(),
             Cause::Closed => "the connection was closed".into(),
+            Cause::Unasked => {
+                "an answer came that was not to this request: it cannot have arrived yet".into()
+            }
             Cause::Io(kind) => Cow::Owned(kind.to_string()),
             Cause::Busy(what) => Cow::Borrowed(what),
         }
@@ -242,6 +250,7 @@ mod tests {
     #[test]
     fn only_a_silent_end_before_the_answer_looks_stale() {
         assert!(Error::origin(Phase::Wait, Cause::Closed).is_stale_connection());
+        assert!(Error::origin(Phase::Wait, Cause::Unasked).is_stale_connection());
         assert!(!Error::origin(Phase::Wait, Cause::TimedOut).is_stale_connection());
         assert!(!Error::origin(Phase::Body, Cause::Closed).is_stale_connection());
         assert!(!Error::client(Phase::Body, Cause::Closed).is_stale_connection());

@@ -177,6 +177,7 @@ async fn forward(
         drop(guard);
         if let Err(failed) = &result
             && failed.error.is_stale_connection()
+            && failed.error.cause != Cause::Unasked
         {
             lease.was_given_up(Instant::now());
         }
@@ -230,6 +231,7 @@ async fn attempt(
         ends.request_is_sent(Instant::now());
     }
     let request = 0..out.len;
+    ends.progress.whole_bytes.set(if whole { out.len } else { 0 });
     let block = std::mem::take(&mut out.block);
     let (sent, block) = lease.connection.send(&ends.shard.blocks, block, request).await;
     out.block = block;

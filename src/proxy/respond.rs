@@ -124,7 +124,7 @@ impl HeadReader {
             self.receive(ends, lease).await?;
             if self.progress == Received::Nothing {
                 self.progress = Received::Something;
-                record_round_trip(ends, lease);
+                record_round_trip(ends, lease)?;
             }
         }
     }
@@ -168,12 +168,21 @@ impl HeadReader {
 }
 
 /// An answer that comes before the request is sent whole says nothing about the round trip.
-fn record_round_trip(ends: &Ends<'_>, lease: &Lease) {
+///
+/// Errors: it came before the request can have been there. An origin that said more than it was asked, after the look at
+/// the idle connection, would else answer a request that it has not seen, with what may be another user's.
+fn record_round_trip(ends: &Ends<'_>, lease: &Lease) -> Result<(), Error> {
     let now = Instant::now();
-    ends.progress.response_begun.set(Some(now));
     if let Some(sent) = ends.progress.request_sent.get() {
-        lease.record(now.saturating_duration_since(sent));
+        let took = now.saturating_duration_since(sent);
+        let bytes = ends.progress.whole_bytes.get();
+        if lease.connection.cannot_have_answered(bytes, took) {
+            return Err(Error::origin(Phase::Wait, Cause::Unasked));
+        }
+        lease.record(took);
     }
+    ends.progress.response_begun.set(Some(now));
+    Ok(())
 }
 
 enum Head {

@@ -254,6 +254,14 @@ impl Socket {
         }
     }
 
+    /// Bytes sent that the peer's kernel has not acknowledged yet (tcp(7), SIOCOUTQ). 0 also where the kernel does not tell.
+    pub fn unacknowledged(&self) -> usize {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the call writes one int, to `bytes`. TIOCOUTQ is what SIOCOUTQ is defined as.
+        let failed = unsafe { libc::ioctl(self.fd(), libc::TIOCOUTQ, &raw mut bytes) };
+        if failed == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+    }
+
     /// Receives what is there into `bytes`, without waiting.
     pub fn recv_now(&self, bytes: &mut [u8]) -> io::Result<usize> {
         // SAFETY: the pointer and length describe `bytes`.
@@ -426,6 +434,7 @@ mod tests {
             let socket = Socket::from_fd(near.into()).unwrap();
             let round_trip = socket.round_trip().unwrap();
             assert!(!round_trip.is_zero() && round_trip <= took, "{round_trip:?} of {took:?}");
+            assert_eq!(socket.unacknowledged(), 0);
             // Every Linux has reno, and lets everybody have it.
             let reno = b"reno";
             set_option(socket.fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION, reno).unwrap();

@@ -109,6 +109,14 @@ impl Connection {
         Ok(Self { permit, is_used, lent_since: Some(since), ..connection })
     }
 
+    /// Whether what came `took` after a request of `bytes` was sent cannot be its answer: the peer's kernel, which
+    /// acknowledges with whatever it sends (RFC 9293 §3.10.7.4), had seen nothing of the request yet. Only what comes within
+    /// about a round trip can be such; the kernel is not asked about the rest.
+    pub fn cannot_have_answered(&self, bytes: usize, took: Duration) -> bool {
+        let is_soon = self.address.address().is_about_a_round_trip(took);
+        is_soon && bytes > 0 && self.socket.unacknowledged() >= bytes
+    }
+
     /// A request went over it to its clean end.
     pub fn was_used(&mut self) {
         (self.is_used, self.lent_since) = (true, None);

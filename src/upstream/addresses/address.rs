@@ -17,6 +17,8 @@ pub struct Address {
     pub(super) connections: Cell<u32>,
     pub(super) connect: Latency,
     first_byte: Latency,
+    /// The shortest of the TCP handshakes, thus about the time that nothing can beat. Zero: not known.
+    fastest: Cell<Duration>,
     /// Failures since the last success.
     pub(super) failures: Cell<u32>,
     pub(super) aside_until: Cell<Option<Instant>>,
@@ -56,6 +58,7 @@ impl Address {
             connections: Cell::new(0),
             connect: Latency::default(),
             first_byte: Latency::default(),
+            fastest: Cell::default(),
             failures: Cell::new(0),
             aside_until: Cell::new(None),
             unused_since: Cell::new(None),
@@ -95,8 +98,15 @@ impl Address {
     /// A connection was made, all handshakes done; `took` is the TCP part of it.
     pub fn succeeded(&self, took: Duration) {
         self.connect.record(took);
+        let fastest = self.fastest.get();
+        self.fastest.set(if fastest.is_zero() { took } else { fastest.min(took) });
         self.failures.set(0);
         self.aside_until.set(None);
+    }
+
+    /// Whether an answer came about as soon as one can, or sooner.
+    pub fn is_about_a_round_trip(&self, took: Duration) -> bool {
+        took < self.fastest.get() * 5 / 4
     }
 
     /// From a request sent to the first byte of its response.
@@ -168,6 +178,18 @@ impl Latency {
 mod tests {
     use super::super::tests::{ip, known, ms};
     use super::*;
+
+    #[test]
+    fn round_trip_is_the_shortest_handshake_whatever_came_later() {
+        let (now, ms) = (Instant::now(), Duration::from_millis);
+        let address = Address::new([192, 0, 2, 1].into(), now);
+        assert!(!address.is_about_a_round_trip(ms(0)), "nothing is known");
+        for took in [160, 150, 1150] {
+            address.succeeded(ms(took));
+        }
+        assert!(address.is_about_a_round_trip(ms(187)));
+        assert!(!address.is_about_a_round_trip(ms(188)));
+    }
 
     #[test]
     fn an_average_follows_its_samples() {
