@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 
 from wan_client import Client
-from wan_origin import BULK_BYTES, NameServer, Origin
+from wan_origin import BULK_BYTES, NameServer
 from wan_rows import ROWS, Stage
 from wan_sides import CannotRun, Nginx, Proxy
 
@@ -75,7 +75,10 @@ class Result:
 
 def play(row, bench, directory):
     os.makedirs(directory)
-    origin = Origin(bench.work, f"{directory}/origin", bench.far)
+    try:
+        origin = row.origin(bench.work, f"{directory}/origin", bench.far)
+    except CannotRun as e:
+        return failed(str(e))
     names = NameServer()
     side = make_side(bench, f"{directory}/side", names)
     client = Client(bench.far_addr, bench.control_port)
@@ -202,7 +205,7 @@ def environment(bench, side):
     print("" if bench.peer else f", --cores {bench.cores}, its other flags by row")
     print(f"- link: {bench.rtt * 1000:g} ms, {bench.rate}/s, in user space (scripts/wan)")
     print(f"- congestion control, near and far: {bench.congestion_named}")
-    print("- origin: nginx, TLS 1.3; the counts are its own. Look-ups take 40 ms, TTL 5 s.")
+    print("- origin: nginx, in rows that end in -h2o h2o; TLS 1.3; the counts are its own. Look-ups take 40 ms, TTL 5 s.")
     print(f"- load average at the start: {os.getloadavg()[0]:.2f}")
     print()
     print(

@@ -155,7 +155,7 @@ def read_line(line):
         port=int(port),
         connection=int(connection),
         nth=int(nth),
-        is_resumed=resumed == "r",
+        is_resumed=resumed in ("r", "1"),
         protocol=protocol,
         method=method,
         path=path,

@@ -5,7 +5,8 @@ import time
 from dataclasses import dataclass, field
 
 from wan_client import Client, Request
-from wan_origin import SECOND_ADDR, NameServer
+from wan_h2o import H2oOrigin
+from wan_origin import SECOND_ADDR, NameServer, Origin
 
 # What a start is given before the first request: a look-up, three round trips for a connection and
 # as much again, at 300 ms.
@@ -29,6 +30,14 @@ class Row:
     play: callable
     # Run when no rows are named: "yes", "long" (only with --long) or "no".
     default: str = "yes"
+    # What is at the far end: "nginx" or "h2o".
+    far: str = "nginx"
+
+    def origin(self, work, directory, far):
+        """Errors: CannotRun."""
+        if self.far == "h2o":
+            return H2oOrigin(work, directory, far, self.name)
+        return Origin(work, directory, far)
 
 
 @dataclass
@@ -235,7 +244,7 @@ def play_h2_bulk(stage):
 
 def expect_http2(stage):
     protocols = {each.protocol for each in stage.origin.requests()}
-    if protocols != {"HTTP/2.0"}:
+    if not protocols or not protocols <= {"HTTP/2.0", "HTTP/2"}:
         stage.faults.append(f"the origin saw {' and '.join(sorted(protocols)) or 'no request'}")
 
 
@@ -267,6 +276,15 @@ ROWS = [
         4,
         play_h2_burst,
         "no",
+    ),
+    Row(
+        "h2-burst-h2o",
+        "the same with an origin that sends answers together",
+        1.10,
+        4,
+        play_h2_burst,
+        "no",
+        "h2o",
     ),
     Row(
         "h2-bulk",
