@@ -174,7 +174,7 @@ fn no_client_receives_anothers_bytes_over_a_hostile_http_2_origin() {
     let tally = Arc::new(Tally::default());
     let seen = tally.clone();
     // What a connection costs makes the shards use each other's.
-    let origin = options().away(Duration::from_millis(20)).start(move |conn| {
+    let origin = options().away(Duration::from_millis(50)).start(move |conn| {
         if let Some(conn) = Http2Conn::try_open(conn) {
             Misbehaving::serve(conn, seen.clone());
         }
