@@ -179,7 +179,8 @@ fn no_client_receives_anothers_bytes_over_a_hostile_http_2_origin() {
             Misbehaving::serve(conn, seen.clone());
         }
     });
-    let flags = ["--cores", "4", "--proxy-read-timeout", "500ms", "--access-log-dir", "none"];
+    // A shard that borrows more than 64 a second gets its own, so that few shards would borrow too few.
+    let flags = ["--cores", "16", "--proxy-read-timeout", "500ms", "--access-log-dir", "none"];
     let proxy = Proxy::start(&flags);
     let is_post = |number: usize| number % 4 == 1;
     let own = tokens::ask_all(&proxy, CLIENTS, |client, number| {
@@ -194,8 +195,7 @@ fn no_client_receives_anothers_bytes_over_a_hostile_http_2_origin() {
         origin.connections()
     );
     assert!(own > all * 3 / 4, "only {own} of {all} were answered in full");
-    // Enough of them met the faults. How many depends on how fast shards have their own: 36 % without optimisations, 6 % with.
-    assert!(borrowed > all / 100, "only {borrowed} of {all} were on other shards");
+    assert!(borrowed > all / 10, "only {borrowed} of {all} were on other shards");
     tally.expect_none_too_often(is_post);
 }
 
