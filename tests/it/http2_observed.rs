@@ -20,18 +20,11 @@ fn held(proxy: &Proxy, origin: &TlsOrigin, conn: &mut Http2Conn) -> (Client, u32
 #[track_caller]
 fn expect_stats(proxy: &Proxy, connections: Value, requests: Value, goaways: Value) {
     let expected = [connections, requests, goaways];
-    let mut said = Default::default();
     let keys = ["http2_connections", "http2_requests", "http2_goaways"];
-    let mut holds = || {
+    eventually(&format!("{keys:?} to be {expected:?}"), || {
         let stats = look(proxy, "/.api/stats");
-        said = keys.map(|key| stats[key].clone());
-        said == expected
-    };
-    let until = std::time::Instant::now() + Duration::from_secs(5);
-    while !holds() && std::time::Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    assert_eq!(said, expected);
+        keys.map(|key| stats[key].clone()) == expected
+    });
 }
 
 #[test]
