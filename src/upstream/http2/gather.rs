@@ -14,8 +14,7 @@ use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Gather {
-    /// None: too short for waits.
-    round_trip: Option<Duration>,
+    round_trip: Duration,
     /// When the first of the writes was that are counted.
     began: Instant,
     short_writes: u32,
@@ -32,19 +31,14 @@ enum Hold {
 }
 
 impl Gather {
-    pub fn new(round_trip: Duration, now: Instant) -> Self {
+    /// None: the path is too short for waits.
+    pub fn new(round_trip: Duration, now: Instant) -> Option<Self> {
         let is_far = round_trip >= HTTP2_GATHER_ROUND_TRIP_MIN;
-        Self {
-            round_trip: is_far.then_some(round_trip),
-            began: now,
-            short_writes: 0,
-            hold: Hold::No,
-        }
+        is_far.then_some(Self { round_trip, began: now, short_writes: 0, hold: Hold::No })
     }
 
     /// Whether a write of so many bytes is put off; it is asked for again, with what came meanwhile.
     pub fn holds(&mut self, bytes: usize, now: Instant) -> bool {
-        let Some(round_trip) = self.round_trip else { return false };
         if bytes >= HTTP2_GATHER_BYTES || self.hold == Hold::Over {
             self.hold = Hold::No;
             return false;
@@ -52,7 +46,7 @@ impl Gather {
         if self.hold == Hold::Holding {
             return true;
         }
-        if self.short_writes == 0 || now.saturating_duration_since(self.began) >= round_trip {
+        if self.short_writes == 0 || now.saturating_duration_since(self.began) >= self.round_trip {
             (self.began, self.short_writes) = (now, 0);
         }
         if self.short_writes < HTTP2_SHORT_WRITES {
@@ -85,7 +79,7 @@ mod tests {
     #[test]
     fn first_writes_of_a_round_trip_go_at_once_and_the_next_wait_until_released() {
         let now = Instant::now();
-        let mut gather = Gather::new(FAR, now);
+        let mut gather = Gather::new(FAR, now).unwrap();
         for begin in [now + FAR, now + 3 * FAR] {
             for nth in 0..HTTP2_SHORT_WRITES {
                 assert!(!gather.holds(70, begin + nth * MS));
@@ -103,7 +97,7 @@ mod tests {
     #[test]
     fn what_fills_a_segment_goes_at_once() {
         let now = Instant::now();
-        let mut gather = Gather::new(FAR, now);
+        let mut gather = Gather::new(FAR, now).unwrap();
         while !gather.holds(70, now) {}
         assert!(!gather.holds(HTTP2_GATHER_BYTES, now) && !gather.is_holding());
         // A timer that comes late lets nothing through.
@@ -114,18 +108,15 @@ mod tests {
     #[test]
     fn nothing_waits_on_a_near_origin() {
         let now = Instant::now();
-        let waits = |round_trip| {
-            let mut gather = Gather::new(round_trip, now);
-            (0..100).any(|_| gather.holds(70, now))
-        };
-        assert!(!waits(HTTP2_GATHER_ROUND_TRIP_MIN - Duration::from_micros(1)));
-        assert!(waits(HTTP2_GATHER_ROUND_TRIP_MIN));
+        assert!(Gather::new(HTTP2_GATHER_ROUND_TRIP_MIN - Duration::from_micros(1), now).is_none());
+        let mut far = Gather::new(HTTP2_GATHER_ROUND_TRIP_MIN, now).unwrap();
+        assert!((0..100).any(|_| far.holds(70, now)));
     }
 
     #[test]
     fn burst_of_64_fits_into_the_windows_of_new_connections() {
         let now = Instant::now();
-        let mut gather = Gather::new(FAR, now);
+        let mut gather = Gather::new(FAR, now).unwrap();
         let (mut segments, mut answers, mut unsent) = (0, 0, 0usize);
         for _ in 0..64 {
             unsent += 50;

@@ -42,7 +42,8 @@ pub struct Wire {
     is_at_end: Cell<bool>,
     /// The last receive filled its block, so that a large one pays.
     is_busy: Cell<bool>,
-    gather: RefCell<Gather>,
+    /// None: no write waits.
+    gather: Option<RefCell<Gather>>,
 }
 
 impl Wire {
@@ -64,7 +65,7 @@ impl Wire {
             received: Cell::new(0),
             is_at_end: Cell::new(false),
             is_busy: Cell::new(false),
-            gather: RefCell::new(Gather::new(round_trip, now)),
+            gather: Gather::new(round_trip, now).map(RefCell::new),
         };
         wire.session().bound_pending(HTTP2_PENDING_BYTES_MAX);
         wire
@@ -107,7 +108,7 @@ impl Wire {
 
     /// Whether what is to be written waits for more; [`pause`] ends the wait.
     pub fn is_holding(&self) -> bool {
-        self.gather.borrow().is_holding()
+        self.gather.as_ref().is_some_and(|gather| gather.borrow().is_holding())
     }
 
     /// Says goodbye as far as the socket takes it, and ends both directions.
@@ -170,7 +171,9 @@ pub async fn send(wire: &Wire) {
 /// Waits as long as a short write may wait for more to write. Cancel-safe.
 pub async fn pause(wire: &Wire) {
     monoio::time::sleep(HTTP2_GATHER).await;
-    wire.gather.borrow_mut().release();
+    if let Some(gather) = &wire.gather {
+        gather.borrow_mut().release();
+    }
 }
 
 /// The [`Wire`] as HTTP/2 sees it.
@@ -230,9 +233,11 @@ impl AsyncWrite for Io {
             let kind = if let Cause::Io(kind) = cause { *kind } else { io::ErrorKind::Other };
             return Poll::Ready(Err(kind.into()));
         }
-        let bytes = plain.iter().map(|piece| piece.len()).sum();
-        if wire.gather.borrow_mut().holds(bytes, Instant::now()) {
-            return Poll::Pending;
+        if let Some(gather) = &wire.gather {
+            let bytes = plain.iter().map(|piece| piece.len()).sum();
+            if gather.borrow_mut().holds(bytes, Instant::now()) {
+                return Poll::Pending;
+            }
         }
         match wire.session().write_now(plain) {
             Ok(0) if plain.iter().any(|piece| !piece.is_empty()) => Poll::Pending,
