@@ -291,8 +291,9 @@ fn connection_that_ends_on_its_way_to_another_shard_serves_nobody() {
     let conn = idle_at_shard_0(&mut clients[0], &origin, &origin.host());
     let lender = proxy.freeze_shard(0);
     clients[1].request("POST", &origin.host(), "/next", "", b"p");
-    // Nobody lends in time, so it dials; what is lent now would come before that is done.
-    eventually("a dial", || origin.connections() == 2);
+    // Nobody lends in time, so it dials; what is lent now would come before that is done. The origin is in use on two
+    // shards now, so that one more may be dialled to be kept ready.
+    eventually("a dial", || origin.connections() >= 2);
     let asker = proxy.freeze_shard(1);
     drop(lender);
     // A shard that serves has been through its mailbox.
