@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::flags::{self, Order};
 use crate::link::{Fate, Link, Shape, Toward};
+use crate::segment;
 use crate::sys;
 
 /// Packets read from one device before the other has its turn: at 1 Gbit/s about 0.8 ms of line.
@@ -61,11 +62,13 @@ enum Moved {
     MoreLeft,
 }
 
-/// What the link did so far, both ways together.
+/// What the link did so far, both ways together but for the segments.
 #[derive(Default)]
 pub struct Counts {
     carried_packets: AtomicU64,
     carried_bytes: AtomicU64,
+    /// TCP segments with data that were carried: to far, to near.
+    data_segments: [AtomicU64; 2],
     dropped: AtomicU64,
     lost: AtomicU64,
     black_holed: AtomicU64,
@@ -81,10 +84,13 @@ impl fmt::Display for Counts {
         let of = |count: &AtomicU64| count.load(Relaxed);
         write!(
             f,
-            "{} packets carried ({} bytes), {} dropped at a full queue, {} lost, {} black-holed, \
-             {} refused; {} more than 1 ms late, the latest {} us",
+            "{} packets carried ({} bytes), TCP segments with data {} to far and {} to near, \
+             {} dropped at a full queue, {} lost, {} black-holed, {} refused; \
+             {} more than 1 ms late, the latest {} us",
             of(&self.carried_packets),
             of(&self.carried_bytes),
+            of(&self.data_segments[0]),
+            of(&self.data_segments[1]),
             of(&self.dropped),
             of(&self.lost),
             of(&self.black_holed),
@@ -175,6 +181,8 @@ impl DelayLine {
                 Ok(_) => {
                     counts.carried_packets.fetch_add(1, Relaxed);
                     counts.carried_bytes.fetch_add(packet.len() as u64, Relaxed);
+                    let has_data = segment::carries_data(&packet);
+                    counts.data_segments[from].fetch_add(u64::from(has_data), Relaxed);
                 }
                 // The interface was taken down, or the packet is malformed: the link lives on.
                 Err(_) => {

@@ -13,6 +13,7 @@ mod delay_line;
 mod ends;
 mod flags;
 mod link;
+mod segment;
 mod sys;
 
 use std::process::ExitCode;

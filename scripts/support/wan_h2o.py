@@ -14,7 +14,7 @@ from wan_sides import CannotRun
 PORT = PORTS["http2"]
 LISTENING = "0A"
 # Paths that it has an answer to: `/ROW-1` and so on.
-ANSWERS = 200
+ANSWERS = 400
 
 CONFIG = """
 {user}
