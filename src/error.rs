@@ -211,7 +211,9 @@ impl Cause {
             | Cause::Tls(why) => Cow::Borrowed(why),
             Cause::TimedOut => "the deadline passed".into(),
             Cause::Closed => "the connection was closed".into(),
-            Cause::Unasked => "an answer came before the request can have been there".into(),
+            Cause::Unasked => {
+                "an answer came before the request can have been there, or two came".into()
+            }
             Cause::Io(kind) => Cow::Owned(kind.to_string()),
             Cause::Busy(what) => Cow::Borrowed(what),
         }

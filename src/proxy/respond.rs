@@ -47,7 +47,9 @@ pub async fn respond(
         if heads == 0 && is_about_idleness(asked, lease, &reader.block[..end]) {
             return Err(Error::origin(Phase::Wait, Cause::Closed));
         }
-        match read_head(ends, asked, lease, &mut reader.block[..end], out)? {
+        let (head, rest) = reader.block[..reader.filled].split_at_mut(end);
+        let came = Came { head, rest: if heads == 0 { rest } else { &[] } };
+        match read_head(ends, asked, lease, came, out)? {
             Head::Interim => {
                 if out.len > 0 {
                     ends.flush_interim(out).await?;
@@ -185,6 +187,19 @@ fn record_round_trip(ends: &Ends<'_>, lease: &Lease) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether a second response stands behind the first. Where this shard was late, the one that nobody asked for and the
+/// answer are read together, and the acknowledgement tells nothing any more ([`record_round_trip`]): either may be meant.
+/// Bytes that are no response, such as an empty line too many, only end the connection. RFC 9112 §9.2.
+fn is_another_behind(body: ResponseBody, rest: &[u8]) -> bool {
+    const START: &[u8] = b"HTTP/";
+    let length = match body {
+        ResponseBody::None => 0,
+        ResponseBody::Fixed(length) => usize::try_from(length).unwrap_or(usize::MAX),
+        ResponseBody::Chunked | ResponseBody::ToClose => return false,
+    };
+    rest.get(length..).is_some_and(|behind| behind.starts_with(START))
+}
+
 enum Head {
     Interim,
     Final(Plan),
@@ -200,18 +215,28 @@ struct Plan {
     idle_timeout: Option<u64>,
 }
 
+/// What the origin sent so far.
+struct Came<'b> {
+    head: &'b mut [u8],
+    /// What came behind it, if it is the first.
+    rest: &'b [u8],
+}
+
 /// Reads one head and writes what the client gets of it to `out`: nothing, for an interim head that it must not get.
 fn read_head(
     ends: &Ends<'_>,
     asked: &Asked,
     lease: &Lease,
-    bytes: &mut [u8],
+    came: Came<'_>,
     out: &mut Outgoing<'_>,
 ) -> Result<Head, Error> {
     let malformed = |cause| Error::origin(Phase::Head, cause);
     let mut room = FieldRoom::default();
-    let head = ResponseHead::parse(bytes, &mut room).map_err(malformed)?;
+    let head = ResponseHead::parse(came.head, &mut room).map_err(malformed)?;
     let body = head.body(asked.is_head).map_err(malformed)?;
+    if lease.acquired != Acquired::New && head.status >= 200 && is_another_behind(body, came.rest) {
+        return Err(Error::origin(Phase::Wait, Cause::Unasked));
+    }
     out.clear();
     if head.status == 101 {
         // RFC 9110 §15.2.2: only in answer to Upgrade, which is never passed on.

@@ -296,3 +296,61 @@ fn answer_408_of_a_connection_that_persists_or_of_a_fresh_one_is_passed_on() {
     assert_eq!(client.read_response().status, 408);
     assert_eq!(origin.connections(), 2);
 }
+
+/// What nobody asked for, and the answer, as a shard that was late reads them: together.
+const TWO_AT_ONCE: [&str; 2] = [
+    "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nanotherHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+];
+
+#[test]
+fn two_responses_to_one_request_are_no_answer_and_only_what_may_be_is_sent_again() {
+    for two in TWO_AT_ONCE {
+        let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
+        client.request("GET", &origin.host(), "/again", "X-A: 1\r\n", b"");
+        let first = idle.read_request();
+        idle.send(two);
+        let mut fresh = origin.accept();
+        assert_eq!(fresh.read_request().head.raw, first.head.raw, "the same request");
+        fresh.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfresh");
+        assert_eq!(client.read_response().text(), "fresh");
+
+        let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
+        client.request("POST", &origin.host(), "/once", "", b"x");
+        idle.read_request();
+        idle.send(two);
+        assert_eq!(client.read_error(502).status, 502);
+        assert_eq!(origin.connections(), 1);
+    }
+}
+
+#[test]
+fn two_responses_on_a_fresh_connection_cannot_be_another_requests_and_the_first_is_the_answer() {
+    let origin = Origin::scripted();
+    let proxy = Proxy::one_shard(&["--warm-learned", "off"]);
+    let mut client = Client::connect(&proxy);
+    client.get(&origin, "/first");
+    let mut conn = origin.accept();
+    conn.read_request();
+    conn.send(TWO_AT_ONCE[0]);
+    assert_eq!(client.read_response().text(), "another");
+    client.get(&origin, "/next");
+    let mut fresh = origin.accept();
+    fresh.read_request();
+    fresh.send(OK);
+    assert_eq!(client.read_response().text(), "ok");
+}
+
+#[test]
+fn what_is_no_response_behind_an_answer_only_ends_the_connection() {
+    let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
+    client.get(&origin, "/sloppy");
+    idle.read_request();
+    idle.send(format!("{OK}\r\n"));
+    assert_eq!(client.read_response().text(), "ok");
+    client.get(&origin, "/next");
+    let mut fresh = origin.accept();
+    fresh.read_request();
+    fresh.send(OK);
+    assert_eq!(client.read_response().text(), "ok");
+}

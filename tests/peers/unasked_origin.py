@@ -6,6 +6,7 @@ came before it. Only the acknowledgements show that it is no answer.
 """
 
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -20,6 +21,12 @@ UNASKED_AFTER = 0.1
 ROUND_TRIP = 0.15
 # The next request goes out so long after the answer came; all of them before the unasked bytes do.
 PAUSES = (0.0, 0.03, 0.06, 0.08)
+# A busy machine makes either late, and then they do not cross; so often it is tried again.
+TRIES = 8
+# What the origin logs when the next request was there first: whatever it says then may be the answer.
+LATE = "late"
+# The status of a case that is skipped.
+BUSY = 77
 
 
 def answer(body):
@@ -41,6 +48,8 @@ def serve(connection):
         connection.sendall(answer(path))
         if path.startswith("/talks"):
             time.sleep(UNASKED_AFTER)
+            if select.select([connection], [], [], 0)[0]:
+                print(LATE, path, flush=True)
             connection.sendall(answer(SECRET))
 
 
@@ -79,36 +88,53 @@ def free_port():
         return free.getsockname()[1]
 
 
+def lines_of(log):
+    with open(log, encoding="ascii") as file:
+        return file.read().splitlines()
+
+
+def cross(port, log, method, pause, number):
+    """Lets the next request and what nobody asked for cross. Returns whether they did; ends the case at a wrong answer."""
+    name = f"{method.lower()}-{pause}-{number}"
+    got = ask(port, "GET", f"/talks-{name}")
+    if got != (200, f"/talks-{name}"):
+        sys.exit(f"GET /talks-{name} got {got}")
+    time.sleep(pause)
+    status, body = ask(port, method, f"/next-{name}")
+    # What was said too much came by now; the next one begins on a connection of its own.
+    time.sleep(2 * ROUND_TRIP)
+    if f"{LATE} /talks-{name}" in lines_of(log):
+        return False
+    if SECRET in body:
+        sys.exit(f"{method} /next-{name} got what another's is")
+    if (status, body) == (200, f"/next-{name}"):
+        # A GET was sent again. A POST left only after the connection was known to be spoilt.
+        return method == "GET"
+    if (method, status) != ("POST", 502):
+        sys.exit(f"{method} /next-{name} got {status} and {body}")
+    return True
+
+
 def main():
-    log = open(f"{os.environ['CASE_DIR']}/unasked-origin.log", "w+", encoding="ascii")
+    log = f"{os.environ['CASE_DIR']}/unasked-origin.log"
     port = free_port()
-    far = subprocess.Popen(["nsenter", f"--net={os.environ['WAN_FAR']}", sys.executable, __file__, "origin"], stdout=log)
+    command = ["nsenter", f"--net={os.environ['WAN_FAR']}", sys.executable, __file__, "origin"]
+    with open(log, "w", encoding="ascii") as file:
+        far = subprocess.Popen(command, stdout=file)
     flags = ["--cores", "1", "--port", str(port), "--warm-learned", "off", "--access-log-dir", "none"]
     proxy = subprocess.Popen([os.environ["PROXY_BIN"], *flags], stderr=subprocess.DEVNULL)
     try:
         await_port("127.0.0.1", port)
         await_port(ADDR, PORT)
         for pause in PAUSES:
-            for method, statuses in (("GET", {200}), ("POST", {502})):
-                name = f"{method.lower()}-{pause}"
-                got = ask(port, "GET", f"/talks-{name}")
-                if got != (200, f"/talks-{name}"):
-                    sys.exit(f"GET /talks-{name} got {got}")
-                time.sleep(pause)
-                status, body = ask(port, method, f"/next-{name}")
-                if SECRET in body:
-                    sys.exit(f"{method} /next-{name} got what another's is")
-                if status not in statuses:
-                    sys.exit(f"{method} /next-{name} got {status}, not one of {statuses}")
-                if status == 200 and body != f"/next-{name}":
-                    sys.exit(f"{method} /next-{name} got {body}")
-                # What was said too much came by now; the next case begins on a connection of its own.
-                time.sleep(2 * ROUND_TRIP)
+            for method in ("GET", "POST"):
+                if not any(cross(port, log, method, pause, number) for number in range(TRIES)):
+                    print("the machine is too busy to let them cross")
+                    sys.exit(BUSY)
     finally:
         proxy.kill()
         far.kill()
-    log.seek(0)
-    posts = [line for line in log.read().splitlines() if line.startswith("POST")]
+    posts = [line for line in lines_of(log) if line.startswith("POST")]
     if len(posts) != len(set(posts)):
         sys.exit(f"a POST was sent twice: {posts}")
 
