@@ -30,7 +30,7 @@ use crate::{
         fixed,
         neighbours::Neighbours,
         own::Own,
-        tls::{Roots, Tls},
+        tls::{Roots, Tls, gather_randomness},
     },
 };
 use std::{
@@ -55,6 +55,8 @@ pub fn start(
     let descriptors = sys::raise_descriptor_limit()
         .map_err(|e| format!("the limit of open files cannot be read: {e}"))?;
     let flags = runtime::probe()?;
+    // Beside the rest of the start. It ends by itself; without it a handshake does the same.
+    thread::Builder::new().name("randomness".into()).spawn(gather_randomness).ok();
     let (tls, roots) = Tls::new()?;
     let recalled = config.state_file.as_deref().map(state_file::read).unwrap_or_default();
     let Recalled { state: recalled, note: state_note } = recalled;

@@ -69,6 +69,13 @@ fn check_certificate_file() -> Result<(), String> {
     ))
 }
 
+/// Lets the library gather what its random numbers come from: 25 ms of a CPU, once in a process, for which the first
+/// handshake would hold up its shard.
+pub fn gather_randomness() {
+    // Should it fail, the handshakes fail, too, and say so.
+    aws_lc_rs::default_provider().secure_random.fill(&mut [0]).ok();
+}
+
 impl Tls {
     /// Loads the roots: `SSL_CERT_FILE` and `SSL_CERT_DIR` if set, else the system's, else the ones built in. Errors: the
     /// variables are set and name nothing that can be used.
