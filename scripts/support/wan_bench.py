@@ -4,7 +4,8 @@
 usage: wan_bench.py --work DIRECTORY --proxy BINARY [--peer nginx] [--rows NAME,...] [--long]
     [--all] [--cores N] [--tries N] [--rate RATE] [--congestion NEAR,FAR]
 Started by scripts/bench-wan below scripts/wan. Exit status: 0 when all bars hold, 1 when one is
-missed, 2 for mistaken arguments, 3 when none is missed but the machine was too busy to tell.
+missed, 2 for mistaken arguments, 3 when none is missed but the machine was too busy to tell, 4 when it
+could be told for all rows that no request paid a handshake, and no more.
 """
 
 import argparse
@@ -60,6 +61,7 @@ class Result:
     excerpt: list
     # Some judged request may have paid a handshake, by the origin's log.
     may_have_dialled: bool
+    is_machine_busy: bool
 
     def holds(self, bar):
         return self.worst <= bar and not self.errors and not self.faults
@@ -69,8 +71,11 @@ class Result:
             return "holds"
         dialled = self.may_have_dialled or self.faults
         bound = CONTROL_MAX_FOR_DIALS if dialled else CONTROL_MAX
+        is_decided = self.control <= bound and (dialled or not self.is_machine_busy)
         # A wrong or failed answer is what it is on any machine.
-        return "misses" if self.errors or self.control <= bound else "undecided"
+        if self.errors or is_decided:
+            return "misses"
+        return "undecided" if dialled or self.worst >= DIAL_MIN else "late"
 
 
 def play(row, bench, directory):
@@ -103,7 +108,7 @@ def make_side(bench, directory, names):
 
 
 def failed(why):
-    return Result(float("inf"), float("inf"), 0, 0, 0, 0, 0, [], [why], [], True)
+    return Result(float("inf"), float("inf"), 0, 0, 0, 0, 0, [], [why], [], True, False)
 
 
 def judge(stage):
@@ -129,6 +134,7 @@ def judge(stage):
         faults=faults,
         excerpt=excerpt(stage, seen),
         may_have_dialled=may_have_dialled(stage, seen),
+        is_machine_busy=stage.client.is_machine_busy(),
     )
 
 
@@ -299,13 +305,16 @@ def main():
     for row in rows:
         for attempt in range(1, bench.tries + 1):
             result = play(row, bench, f"{bench.work}/{row.name}-{attempt}")
-            if result.verdict(row.bar) != "undecided":
+            verdict = result.verdict(row.bar)
+            if verdict in ("holds", "misses"):
                 break
-            say(f"  {row.name}: undecided, the control took {result.control:.2f} round trips")
+            busy = ", others had the CPUs" if result.is_machine_busy else ""
+            say(f"  {row.name}: {verdict}, the control took {result.control:.2f} round trips{busy}")
         report(row, result, bench)
         verdicts.add(result.verdict(row.bar))
     echo.kill()
-    sys.exit(1 if "misses" in verdicts else 3 if "undecided" in verdicts else 0)
+    statuses = {"misses": 1, "undecided": 3, "late": 4}
+    sys.exit(next((status for each, status in statuses.items() if each in verdicts), 0))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ proxy's fault. A byte counts from when the kernel put it into the client's socke
 import os
 import selectors
 import socket
+import statistics
 import struct
 import time
 from dataclasses import dataclass, field
@@ -95,6 +96,8 @@ class Client:
         self.selector.register(self.control, selectors.EVENT_READ, None)
         self.next_control = 0
         self.control_seconds = []
+        # How many others wanted a CPU, at each ping.
+        self.others_running = []
         self.looked_at = 0
 
     def ask(self, request):
@@ -144,6 +147,11 @@ class Client:
                     self._end(exchange, open_exchanges, "no answer")
         self.looked_at = time.perf_counter()
         return answers
+
+    def is_machine_busy(self):
+        """Whether others had all of its CPUs most of the time: then whoever is woken waits for one, and no datagram does."""
+        usual = statistics.median(self.others_running or [0])
+        return usual >= len(os.sched_getaffinity(0))
 
     def control_worst(self):
         """The slowest round trip of the control since the last call, in seconds."""
@@ -250,6 +258,7 @@ class Client:
         now = time.perf_counter()
         if now >= self.next_control:
             self.next_control = now + CONTROL_EVERY
+            self.others_running.append(running() - 1)
             try:
                 self.control.send(repr(now).encode())
             except OSError:
@@ -268,6 +277,12 @@ class Client:
                 self.control_seconds.append(came - float(sent))
         except OSError:
             pass
+
+
+def running():
+    """How many threads of this machine run or wait for a CPU (proc_loadavg(5)), this one among them."""
+    with open("/proc/loadavg", encoding="ascii") as file:
+        return int(file.read().split()[3].split("/")[0])
 
 
 def receive_stamped(receiving, length):
