@@ -143,7 +143,13 @@ async fn attempt(
         Failed { error, next }
     };
     let opened = stream.open(head, whole && begin.is_empty());
-    let (mut sending, mut receiving) = opened.map_err(|broken| failed(broken, Phase::Send))?;
+    let (mut sending, mut receiving) = opened.map_err(|broken| {
+        let is_sent = broken.fate != Fate::Unprocessed;
+        let failed = failed(broken, Phase::Send);
+        // Not even its head was sent: what is to come of its body is still to come.
+        let next = if is_sent || ends.watch.cut().is_some() { failed.next } else { Next::Resend };
+        Failed { next, ..failed }
+    })?;
     // Why the response's head did not come, if it did not.
     let headless = RefCell::new(None);
     let respond = respond(ends, asked, &mut receiving, out, &headless);

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::http2::{CANCEL, END_STREAM, Http2Conn, INTERNAL_ERROR, options};
+use crate::support::http2::{
+    ACK, CANCEL, END_STREAM, Http2Conn, INTERNAL_ERROR, MAX_CONCURRENT_STREAMS, SETTINGS, options,
+};
 use crate::support::{Client, Proxy, TlsOrigin, eventually};
 
 /// An origin of which one connection is served, by the case; all others stay without a handshake.
@@ -57,6 +59,14 @@ impl OneConnection {
         panic!("64 clients all came to the shard that has the connection");
     }
 
+    /// A client that this shard serves.
+    fn client_on(&self, shard: usize) -> Client {
+        // Each goes to the shard that has fewest.
+        let mut clients = (0..64).map(|_| Client::connect(&self.proxy)).collect::<Vec<_>>();
+        let at = clients.iter_mut().position(|client| client.shard() == shard);
+        clients.swap_remove(at.expect("a client of each shard"))
+    }
+
     /// A client elsewhere whose GET is at the origin, on this stream.
     #[track_caller]
     fn asked(&mut self) -> (Client, u32) {
@@ -108,6 +118,34 @@ fn shard_that_borrows_often_makes_a_connection_of_its_own() {
         }
         assert!(round < 200, "{} connections", one.origin.connections());
     }
+}
+
+#[test]
+fn settings_that_forbid_the_stream_a_shard_was_granted_send_its_request_elsewhere() {
+    let mut one = OneConnection::warm(&["--cores", "2"]);
+    let mut client = one.client_elsewhere();
+    let asker = client.shard();
+    let [mut beside, mut near] = [asker, 1 - asker].map(|shard| one.client_on(shard));
+    let lender = one.proxy.freeze_shard(1 - asker);
+    client.request("GET", &one.origin.host(), "/asked", "", b"");
+    // A shard that served another client meanwhile has asked.
+    (0..2).for_each(|_| _ = beside.shard());
+    let asker = one.proxy.freeze_shard(asker);
+    drop(lender);
+    // A shard that serves has been through its mailbox: it has granted a place.
+    (0..2).for_each(|_| _ = near.shard());
+    one.conn.settings(&[(MAX_CONCURRENT_STREAMS, 0)]);
+    let is_in_force = |conn: &mut Http2Conn| {
+        let frame = conn.read_frame().expect("what SETTINGS are answered with");
+        (frame.kind, frame.flags) == (SETTINGS, ACK)
+    };
+    while !is_in_force(&mut one.conn) {}
+    drop(asker);
+    let mut other = Http2Conn::open(one.origin.accept());
+    let request = other.next_request();
+    assert_eq!(request.path(), "/asked");
+    other.answer(request.stream, b"served");
+    assert_eq!(client.read_response().text(), "served");
 }
 
 #[test]

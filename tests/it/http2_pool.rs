@@ -207,6 +207,30 @@ fn refused_stream_goes_again_whatever_its_method() {
 }
 
 #[test]
+fn request_that_crosses_settings_which_forbid_it_is_sent_and_goes_elsewhere_when_refused() {
+    let (origin, proxy) = (options().scripted(), Proxy::one_shard(&[]));
+    let mut client = Client::connect(&proxy);
+    client.request("GET", &origin.host(), "/warm", "", b"");
+    let mut conn = Http2Conn::open(origin.accept());
+    let warm = conn.next_request().stream;
+    conn.answer(warm, b"warm");
+    assert_eq!(client.read_response().text(), "warm");
+    // Both are there when the shard looks.
+    let shard = proxy.freeze_shard(0);
+    client.request("POST", &origin.host(), "/asked", "", b"");
+    conn.settings(&[(MAX_CONCURRENT_STREAMS, 0)]);
+    drop(shard);
+    let request = conn.next_request();
+    assert_eq!(request.path(), "/asked");
+    conn.reset(request.stream, REFUSED_STREAM);
+    let mut other = Http2Conn::open(origin.accept());
+    let request = other.next_request();
+    assert_eq!(request.path(), "/asked");
+    other.answer(request.stream, b"served");
+    assert_eq!(client.read_response().text(), "served");
+}
+
+#[test]
 fn stream_that_is_refused_over_and_over_gets_502() {
     let refused = Arc::new(AtomicUsize::new(0));
     let count = refused.clone();

@@ -35,7 +35,12 @@ pub async fn drive(shared: Rc<Multiplexed>, connection: Connection) {
             receiving = receiving && receive.as_mut().poll(cx).is_pending();
             sending = sending && send.as_mut().poll(cx).is_pending();
             pausing = pausing && pause.as_mut().poll(cx).is_pending();
-            if let Poll::Ready(result) = library.turn(shared, cx) {
+            let turned = match wire.send_opened(|| library.turn(shared, cx)) {
+                // A second turn would find nothing to read.
+                Some(turned) if turned.is_ready() || !wire.is_unread() => turned,
+                Some(_) | None => library.turn(shared, cx),
+            };
+            if let Poll::Ready(result) = turned {
                 return Poll::Ready(result);
             }
             shared.observe();

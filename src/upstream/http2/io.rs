@@ -42,8 +42,21 @@ pub struct Wire {
     is_at_end: Cell<bool>,
     /// The last receive filled its block, so that a large one pays.
     is_busy: Cell<bool>,
+    /// Something came that the library has not read.
+    is_unread: Cell<bool>,
     /// None: no write waits.
     gather: Option<RefCell<Gather>>,
+    first: Cell<First>,
+}
+
+/// What the library's next turn begins with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum First {
+    Reading,
+    /// Requests were opened.
+    Sending,
+    /// They are being sent: nothing is read.
+    Deaf,
 }
 
 impl Wire {
@@ -65,7 +78,10 @@ impl Wire {
             received: Cell::new(0),
             is_at_end: Cell::new(false),
             is_busy: Cell::new(false),
+            // With the end of the handshake, perhaps.
+            is_unread: Cell::new(true),
             gather: Gather::new(round_trip, now).map(RefCell::new),
+            first: Cell::new(First::Reading),
         };
         wire.session().bound_pending(HTTP2_PENDING_BYTES_MAX);
         wire
@@ -111,6 +127,28 @@ impl Wire {
         self.gather.as_ref().is_some_and(|gather| gather.borrow().is_holding())
     }
 
+    /// A request was opened: it leaves before anything is read. The library reads first, and would keep it back, perhaps for
+    /// ever, for SETTINGS that allow no stream (RFC 9113 §5.1.2); an origin refuses what it gets in spite of them, and what
+    /// it refuses goes elsewhere.
+    pub fn sends_first(&self) {
+        self.first.set(First::Sending);
+    }
+
+    /// Lets the library send what was opened, if anything was: it finds nothing to read in `turn`. Returns what that gave.
+    pub fn send_opened<T>(&self, turn: impl FnOnce() -> T) -> Option<T> {
+        (self.first.get() == First::Sending).then(|| {
+            self.first.set(First::Deaf);
+            let result = turn();
+            self.first.set(First::Reading);
+            result
+        })
+    }
+
+    /// Whether the library has something to read.
+    pub fn is_unread(&self) -> bool {
+        self.is_unread.get()
+    }
+
     /// Says goodbye as far as the socket takes it, and ends both directions.
     pub fn close(&self) {
         self.session().close(&self.connection.socket);
@@ -134,6 +172,7 @@ pub async fn receive(wire: &Wire) {
     let block = if wire.is_busy.get() { blocks.large() } else { blocks.small() };
     let whole = 0..block.len();
     let (received, block) = wire.connection.socket.recv(block, whole).await;
+    wire.is_unread.set(true);
     match received {
         Ok(n) => {
             wire.received.set(wire.received.get() + n as u64);
@@ -186,6 +225,9 @@ impl AsyncRead for Io {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let wire = &*self.0;
+        if wire.first.get() == First::Deaf {
+            return Poll::Pending;
+        }
         let blocks = &wire.shard.blocks;
         // The library's own buffer would have to be zeroed first, at each look, whether anything is there or not.
         let mut block = if wire.is_busy.get() { blocks.large() } else { blocks.small() };
@@ -207,7 +249,10 @@ impl AsyncRead for Io {
             Ok(None) => match &*wire.unreadable.borrow() {
                 Some(Cause::Io(kind)) => Poll::Ready(Err((*kind).into())),
                 Some(_) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
-                None => Poll::Pending,
+                None => {
+                    wire.is_unread.set(false);
+                    Poll::Pending
+                }
             },
             Err(cause) => Poll::Ready(Err(wire.fail(cause))),
         }

@@ -44,7 +44,8 @@ enum State {
 }
 
 impl Slot {
-    /// Sends a request's head; `ends` if nothing follows it. Errors: the connection ended just now, or takes no more.
+    /// Sends a request's head; `ends` if nothing follows it. Errors: the connection ended just now, or takes no more; where
+    /// the fate is [`Fate::Unprocessed`], nothing was sent.
     pub(super) fn open(
         self,
         mut request: Request<()>,
@@ -53,15 +54,21 @@ impl Slot {
         if self.on.opens_first() {
             translate::teach_id(&mut request);
         }
-        // It retired between the choice and now: nothing was sent.
+        // It retired between the choice of it and now.
         let gone = || Broken { cause: Cause::Closed, fate: Fate::Unprocessed };
         let mut requests = self.on.requests().ok_or_else(gone)?;
+        // SETTINGS that allow no stream (RFC 9113 §5.1.2) may have come in between, too. The library would keep the request
+        // back until others do, which may be never.
+        if requests.current_max_send_streams() == 0 {
+            return Err(gone());
+        }
         let (response, stream) = requests.send_request(request, ends).map_err(|error| {
             let broken = broken(&self.on, &error);
             // The library has not taken it, whatever its reason.
             if broken.fate == Fate::Malformed { broken } else { gone() }
         })?;
         self.on.wire.meter.borrow_mut().earn_stream();
+        self.on.wire.sends_first();
         let sending = SendHalf { stream, on: self.on.clone() };
         Ok((sending, RecvHalf { state: State::Waiting(response), slot: self }))
     }
