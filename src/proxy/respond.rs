@@ -20,6 +20,7 @@ use crate::{
     },
     upstream::Lease,
 };
+use memchr::memmem;
 use std::{ops::Range, time::Instant};
 
 /// A response that reached the client whole.
@@ -195,9 +196,22 @@ fn is_another_behind(body: ResponseBody, rest: &[u8]) -> bool {
     let length = match body {
         ResponseBody::None => 0,
         ResponseBody::Fixed(length) => usize::try_from(length).unwrap_or(usize::MAX),
-        ResponseBody::Chunked | ResponseBody::ToClose => return false,
+        ResponseBody::Chunked => match chunked_body_before_another(rest) {
+            Some(length) => length,
+            None => return false,
+        },
+        ResponseBody::ToClose => return false,
     };
     rest.get(length..).is_some_and(|behind| behind.starts_with(START))
+}
+
+/// How long the chunked body at the start of `rest` is, if it may be that a response stands behind it.
+fn chunked_body_before_another(rest: &[u8]) -> Option<usize> {
+    // Hardly any has this, so hardly any is read twice.
+    memmem::find(rest, b"\r\n\r\nHTTP/")?;
+    // What breaks the coding is found again, and told, when the body is passed on.
+    let step = Decoder::of_response(ResponseBody::Chunked).advance(&mut rest.to_vec()).ok()?;
+    step.ended.then_some(step.consumed)
 }
 
 enum Head {

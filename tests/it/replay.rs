@@ -298,9 +298,11 @@ fn answer_408_of_a_connection_that_persists_or_of_a_fresh_one_is_passed_on() {
 }
 
 /// What nobody asked for, and the answer, as a shard that was late reads them: together.
-const TWO_AT_ONCE: [&str; 2] = [
+const TWO_AT_ONCE: [&str; 3] = [
     "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nanotherHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     "HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\nanother\r\n0\r\n\r\n\
+     HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
 ];
 
 #[test]
@@ -353,4 +355,23 @@ fn what_is_no_response_behind_an_answer_only_ends_the_connection() {
     fresh.read_request();
     fresh.send(OK);
     assert_eq!(client.read_response().text(), "ok");
+}
+
+#[test]
+fn answer_that_quotes_a_response_is_one_answer() {
+    let quoted = "\r\n\r\nHTTP/1.1 200 OK\r\n\r\n";
+    let fixed = format!("Content-Length: {}\r\n\r\n{quoted}", quoted.len());
+    let chunked =
+        format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{quoted}\r\n0\r\n\r\n", quoted.len());
+    for answer in [fixed, chunked] {
+        let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
+        client.get(&origin, "/quote");
+        idle.read_request();
+        idle.send(format!("HTTP/1.1 200 OK\r\n{answer}"));
+        assert_eq!(client.read_response().text(), quoted);
+        client.get(&origin, "/next");
+        idle.read_request();
+        idle.send(OK);
+        assert_eq!(client.read_response().text(), "ok");
+    }
 }
