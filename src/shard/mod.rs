@@ -49,8 +49,8 @@ pub struct Shard {
     ids: RefCell<IdSource>,
     /// The process ends: no new requests on old connections.
     draining: Cell<bool>,
-    /// Wall clock and monotonic clock at the last sweep: one reading serves many log lines.
-    clock: Cell<(Instant, SystemTime)>,
+    /// Monotonic clock and wall clock, since 1970, at the last sweep: one reading serves many requests.
+    clock: Cell<(Instant, Duration)>,
 }
 
 impl Shard {
@@ -71,22 +71,24 @@ impl Shard {
             api,
             ids: RefCell::new(IdSource::new(index)),
             draining: Cell::new(false),
-            clock: Cell::new((Instant::now(), SystemTime::now())),
+            clock: Cell::new((Instant::now(), since_1970())),
         }
     }
 
     /// The wall clock at `now`, in microseconds since 1970. Follows clock steps within a sweep.
     pub fn unix_us(&self, now: Instant) -> i64 {
+        i64::try_from(self.unix(now).as_micros()).unwrap_or(0)
+    }
+
+    fn unix(&self, now: Instant) -> Duration {
         let (swept, wall) = self.clock.get();
-        let wall = wall + now.saturating_duration_since(swept);
-        wall.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(0))
+        wall.saturating_add(now.saturating_duration_since(swept))
     }
 
     /// A fresh X-Chocon-Id.
     pub fn next_id(&self, now: Instant) -> Id {
-        let seconds = self.unix_us(now) / 1_000_000;
         // xid counts seconds in 32 bits; it wraps in 2106.
-        self.ids.borrow_mut().next(seconds as u32)
+        self.ids.borrow_mut().next(self.unix(now).as_secs() as u32)
     }
 
     pub fn is_draining(&self) -> bool {
@@ -120,7 +122,7 @@ impl Shard {
         loop {
             monoio::time::sleep(SWEEP_EVERY).await;
             let now = Instant::now();
-            self.clock.set((now, SystemTime::now()));
+            self.clock.set((now, since_1970()));
             self.watches.sweep(now);
             self.log.borrow_mut().flush();
             self.recorder.set_clients(self.watches.count());
@@ -133,6 +135,11 @@ impl Shard {
             }
         }
     }
+}
+
+/// A clock that is set to before 1970 counts as at 1970.
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Runs a task of its own. A panic ends the task and is logged; the shard lives on.
