@@ -138,17 +138,29 @@ fn one_dump_at_a_time_is_made_however_many_are_asked_for() {
     let (origin, proxy) = (Origin::answering(OK), Proxy::one_shard(&[]));
     exchanges(&proxy, &origin, 1);
     let dumps = || proxy.log().lines().filter(|line| line.contains(" p99.99 ")).count();
+    proxy.signal(libc::SIGUSR1);
+    eventually("a dump", || dumps() == 1);
     // The first one waits for the shard, and the others for it.
     let frozen = proxy.freeze_shard(0);
+    let before = times_it_waited(&proxy, "dump");
     for _ in 0..20 {
         proxy.signal(libc::SIGUSR1);
         eventually("the signal to be taken", || !is_pending(&proxy, libc::SIGUSR1));
+        eventually("the first dump to begin", || times_it_waited(&proxy, "dump") > before);
     }
     drop(frozen);
-    eventually("the dump under way and the one that waited", || dumps() >= 2);
+    eventually("the dump under way and the one that waited", || dumps() >= 3);
     proxy.signal(libc::SIGUSR1);
-    eventually("one more, as none waits", || dumps() >= 3);
-    assert_eq!(dumps(), 3, "{}", proxy.log());
+    eventually("one more, as none waits", || dumps() >= 4);
+    assert_eq!(dumps(), 4, "{}", proxy.log());
+}
+
+/// How often a thread of the proxy has begun to wait for something (proc_pid_status(5)).
+fn times_it_waited(proxy: &Proxy, name: &str) -> u64 {
+    let path = format!("/proc/{}/task/{}/status", proxy.pid(), proxy.thread_named(name));
+    let status = fs::read_to_string(path).expect("status of the thread");
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.and_then(|count| count.trim().parse().ok()).expect("a number of switches")
 }
 
 /// Whether a signal was sent to the process and not taken (proc_pid_status(5)).
