@@ -49,7 +49,7 @@ pub async fn respond(
             return Err(Error::origin(Phase::Wait, Cause::Closed));
         }
         let (head, rest) = reader.block[..reader.filled].split_at_mut(end);
-        let came = Came { head, rest: if heads == 0 { rest } else { &[] } };
+        let came = Came { head, rest, is_first: heads == 0 };
         match read_head(ends, asked, lease, came, out)? {
             Head::Interim => {
                 if out.len > 0 {
@@ -192,7 +192,6 @@ fn record_round_trip(ends: &Ends<'_>, lease: &Lease) -> Result<(), Error> {
 /// answer are read together, and the acknowledgement tells nothing any more ([`record_round_trip`]): either may be meant.
 /// Bytes that are no response, such as an empty line too many, only end the connection. RFC 9112 §9.2.
 fn is_another_behind(body: ResponseBody, rest: &[u8]) -> bool {
-    const START: &[u8] = b"HTTP/";
     let length = match body {
         ResponseBody::None => 0,
         ResponseBody::Fixed(length) => usize::try_from(length).unwrap_or(usize::MAX),
@@ -202,13 +201,20 @@ fn is_another_behind(body: ResponseBody, rest: &[u8]) -> bool {
         },
         ResponseBody::ToClose => return false,
     };
-    rest.get(length..).is_some_and(|behind| behind.starts_with(START))
+    rest.get(length..).is_some_and(begins_a_response)
+}
+
+/// Whether this is a response, as far as it came.
+fn begins_a_response(bytes: &[u8]) -> bool {
+    const START: &[u8] = b"HTTP/";
+    let seen = bytes.len().min(START.len());
+    seen > 0 && bytes[..seen] == START[..seen]
 }
 
 /// How long the chunked body at the start of `rest` is, if it may be that a response stands behind it.
 fn chunked_body_before_another(rest: &[u8]) -> Option<usize> {
     // Hardly any has this, so hardly any is read twice.
-    memmem::find(rest, b"\r\n\r\nHTTP/")?;
+    memmem::find(rest, b"\r\n\r\nH")?;
     // What breaks the coding is found again, and told, when the body is passed on.
     let step = Decoder::of_response(ResponseBody::Chunked).advance(&mut rest.to_vec()).ok()?;
     step.ended.then_some(step.consumed)
@@ -232,8 +238,10 @@ struct Plan {
 /// What the origin sent so far.
 struct Came<'b> {
     head: &'b mut [u8],
-    /// What came behind it, if it is the first.
+    /// What came behind it.
     rest: &'b [u8],
+    /// No other head came before it.
+    is_first: bool,
 }
 
 /// Reads one head and writes what the client gets of it to `out`: nothing, for an interim head that it must not get.
@@ -249,7 +257,9 @@ fn read_head(
     let head = ResponseHead::parse(came.head, &mut room).map_err(malformed)?;
     let body = head.body(asked.is_head).map_err(malformed)?;
     if lease.acquired != Acquired::New && head.status >= 200 && is_another_behind(body, came.rest) {
-        return Err(Error::origin(Phase::Wait, Cause::Unasked));
+        // Behind an interim head it is too late to ask anew: the client may have that.
+        let phase = if came.is_first { Phase::Wait } else { Phase::Head };
+        return Err(Error::origin(phase, Cause::Unasked));
     }
     out.clear();
     if head.status == 101 {

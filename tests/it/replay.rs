@@ -305,9 +305,23 @@ const TWO_AT_ONCE: [&str; 3] = [
      HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
 ];
 
+#[track_caller]
+fn next_goes_on_a_fresh_connection(client: &mut Client, origin: &Origin) {
+    client.get(origin, "/next");
+    let mut fresh = origin.accept();
+    fresh.read_request();
+    fresh.send(OK);
+    assert_eq!(client.read_response().text(), "ok");
+}
+
 #[test]
 fn two_responses_to_one_request_are_no_answer_and_only_what_may_be_is_sent_again() {
-    for two in TWO_AT_ONCE {
+    let both = TWO_AT_ONCE.into_iter().flat_map(|two| {
+        let second = two.rfind("HTTP/").expect("a second one");
+        // As much of it as one receive may bring.
+        [second + 1, second + 4, two.len()].map(|end| &two[..end])
+    });
+    for two in both {
         let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
         client.request("GET", &origin.host(), "/again", "X-A: 1\r\n", b"");
         let first = idle.read_request();
@@ -327,6 +341,19 @@ fn two_responses_to_one_request_are_no_answer_and_only_what_may_be_is_sent_again
 }
 
 #[test]
+fn two_responses_behind_an_interim_head_are_no_answer_and_nothing_is_sent_again() {
+    for two in TWO_AT_ONCE {
+        let Scene { origin, proxy: _proxy, mut client, mut idle } = scene();
+        client.get(&origin, "/once");
+        idle.read_request();
+        idle.send(format!("HTTP/1.1 103 Early Hints\r\n\r\n{two}"));
+        assert_eq!(client.read_head().start_line, "HTTP/1.1 103 Early Hints");
+        client.read_error(502);
+        assert_eq!(origin.connections(), 1);
+    }
+}
+
+#[test]
 fn two_responses_on_a_fresh_connection_cannot_be_another_requests_and_the_first_is_the_answer() {
     let origin = Origin::scripted();
     let proxy = Proxy::one_shard(&["--warm-learned", "off"]);
@@ -336,11 +363,7 @@ fn two_responses_on_a_fresh_connection_cannot_be_another_requests_and_the_first_
     conn.read_request();
     conn.send(TWO_AT_ONCE[0]);
     assert_eq!(client.read_response().text(), "another");
-    client.get(&origin, "/next");
-    let mut fresh = origin.accept();
-    fresh.read_request();
-    fresh.send(OK);
-    assert_eq!(client.read_response().text(), "ok");
+    next_goes_on_a_fresh_connection(&mut client, &origin);
 }
 
 #[test]
@@ -350,11 +373,7 @@ fn what_is_no_response_behind_an_answer_only_ends_the_connection() {
     idle.read_request();
     idle.send(format!("{OK}\r\n"));
     assert_eq!(client.read_response().text(), "ok");
-    client.get(&origin, "/next");
-    let mut fresh = origin.accept();
-    fresh.read_request();
-    fresh.send(OK);
-    assert_eq!(client.read_response().text(), "ok");
+    next_goes_on_a_fresh_connection(&mut client, &origin);
 }
 
 #[test]
