@@ -194,6 +194,8 @@ impl Upstream {
         let socket = Rc::new(Socket::new(stream));
         // A socket that cannot be tuned is slower, not wrong.
         socket.tune(&self.tuning()).ok();
+        // Only this handshake's: what follows waits for the peer's own work, too.
+        let round_trip = socket.round_trip().unwrap_or_default();
         let session = match origin.key.scheme {
             Scheme::Http => None,
             Scheme::Https => {
@@ -212,7 +214,7 @@ impl Upstream {
                 Some(session)
             }
         };
-        used.address().succeeded(took);
+        used.address().succeeded(took, round_trip);
         let held = origin.seat.as_ref().map(Seat::hold);
         Ok(Connection::new(socket, session, used, held, open))
     }

@@ -188,7 +188,7 @@ mod tests {
     fn an_address_that_an_answer_lacks_is_left_and_one_that_stays_keeps_what_is_known() {
         let now = Instant::now();
         let (mut addresses, all) = known(&[ip(1), ip(2)], now);
-        all[1].succeeded(ms(7));
+        all[1].succeeded(ms(7), ms(0));
         addresses.update(&answer(&[ip(2), ip(3)]), now);
         assert!(all[0].is_left() && !all[1].is_left());
         let ips: Vec<_> = addresses.current().map(|address| address.ip).collect();

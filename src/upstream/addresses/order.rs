@@ -109,8 +109,8 @@ mod tests {
     fn the_faster_of_two_is_first_until_it_is_busier() {
         let now = Instant::now();
         let (_, all) = known(&[ip(1), ip(2)], now);
-        all[0].succeeded(ms(10));
-        all[1].succeeded(ms(35));
+        all[0].succeeded(ms(10), ms(0));
+        all[1].succeeded(ms(35), ms(0));
         assert_eq!(firsts(&all, now), [1000, 0]);
         let _busy: Vec<_> = (0..3).map(|_| AddressUse::of(&all[0])).collect();
         assert_eq!(firsts(&all, now), [0, 1000], "10 ms by 4 is more than 35 ms by 1");
@@ -120,8 +120,8 @@ mod tests {
     fn the_time_to_the_first_byte_counts_more_than_the_connect() {
         let now = Instant::now();
         let (_, all) = known(&[ip(1), ip(2)], now);
-        all[0].succeeded(ms(10));
-        all[1].succeeded(ms(11));
+        all[0].succeeded(ms(10), ms(0));
+        all[1].succeeded(ms(11), ms(0));
         all[0].answered(ms(90));
         assert_eq!(firsts(&all, now), [1000, 0], "the other's is not known, so connects compare");
         all[1].answered(ms(30));
@@ -132,8 +132,8 @@ mod tests {
     fn a_slow_address_is_tried_again_after_a_time_without_use() {
         let now = Instant::now();
         let (_, all) = known(&[ip(1), ip(2)], now);
-        all[0].succeeded(ms(900));
-        all[1].succeeded(ms(10));
+        all[0].succeeded(ms(900), ms(0));
+        all[1].succeeded(ms(10), ms(0));
         let _in_use = AddressUse::of(&all[1]);
         assert_eq!(firsts(&all, now), [0, 1000]);
         assert_eq!(firsts(&all, now + ADDRESS_LATENCY_HOLDS - ms(1)), [0, 1000]);
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(order(all.clone(), later, &chance)[2].ip, ip(2), "no request is the probe");
         all[1].begin_probe(later);
         assert!(addresses.to_probe(later + ms(1)).is_none(), "one probe at a time");
-        all[1].succeeded(ms(1));
+        all[1].succeeded(ms(1), ms(0));
         assert!(addresses.to_probe(later).is_none());
         assert!(firsts(&all, later)[1] > 100);
     }
