@@ -126,7 +126,10 @@ SECTION_HELP = {
     "instructions": "user-space instructions a request and a micro-benchmark's call (callgrind)",
     "memory": "RSS an idle connection",
 }
-PEER_HELP = "another program; CMD may hold {listen_port} {origin_host} {origin_port} {scheme} {label}"
+PEER_HELP = (
+    "another program; CMD may hold {listen_port} {origin_host} {origin_port} {scheme} {label}, and {log_dir},"
+    " a directory for its access log, or none"
+)
 HOST_HELP = "the Host that it wants, same placeholders (default {origin_host}.{label}:{origin_port})"
 
 

@@ -220,10 +220,11 @@ class Custom(OnOwnPort):
         program = shlex.split(self.template)[0]
         if not shutil.which(program):
             return f"there is no program {os.path.basename(program)}"
-        return "its log is its own affair" if log else ""
+        return "its command has no {log_dir}" if log and "{log_dir}" not in self.template else ""
 
     def launch(self, stage, port):
-        values = {**placeholders(stage.origin), "listen_port": port}
+        log_dir = stage.directory if stage.log else "none"
+        values = {**placeholders(stage.origin), "listen_port": port, "log_dir": log_dir}
         command = [word.format(**values) for word in shlex.split(self.template)]
         return stage.processes.start(command, f"{stage.directory}/out", stage.cpus)
 
