@@ -79,3 +79,33 @@ impl Sources {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn asks_that_wait_for_the_thread_are_bounded() {
+        let api = Api::start(Sources { counters: vec![], kept: 1, cpus: 1 }).expect("a thread");
+        let (began, begins) = channel();
+        let (release, released) = channel::<()>();
+        // Its reply holds the thread up.
+        assert!(api.ask(Page::HttpStats, move |_| {
+            began.send(()).expect("a test");
+            released.recv().ok();
+        }));
+        begins.recv().expect("the first page");
+        let (answered, answers) = channel();
+        for _ in 0..API_ASKED_MAX {
+            let answered = answered.clone();
+            assert!(api.ask(Page::HttpStats, move |page| answered.send(page).expect("a test")));
+        }
+        assert!(!api.ask(Page::HttpStats, |_| {}));
+        drop(release);
+        for _ in 0..API_ASKED_MAX {
+            assert!(answers.recv().expect("an answer").is_some());
+        }
+        assert!(api.ask(Page::HttpStats, |_| {}));
+    }
+}

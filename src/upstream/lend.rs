@@ -22,6 +22,7 @@ use crate::{
     shard,
 };
 use std::{
+    collections::VecDeque,
     net::IpAddr,
     rc::Rc,
     sync::Arc,
@@ -92,11 +93,7 @@ impl Upstream {
                 if wish.is_safe { self.safe_for(&origin) } else { self.usable_for(&origin) };
             let idle = self.take_idle(&origin, Instant::now(), within);
             let Some((connection, since)) = idle else {
-                let mut waiting = origin.waiting.borrow_mut();
-                if waiting.len() < WISHES_HELD_MAX {
-                    waiting.push_back(Waiting::There(wish.clone()));
-                }
-                drop(waiting);
+                remember(&mut origin.waiting.borrow_mut(), &wish);
                 return self.decline(wish);
             };
             // Only now, so that a shard with nothing to send never keeps one from sending.
@@ -211,6 +208,13 @@ impl Upstream {
     }
 }
 
+/// Puts a wish of another shard in line, behind all who wait already, unless they are too many.
+fn remember(line: &mut VecDeque<Waiting>, wish: &Arc<Wish>) {
+    if line.len() < WISHES_HELD_MAX {
+        line.push_back(Waiting::There(wish.clone()));
+    }
+}
+
 /// Whom to ask: who had an idle one lately first, then who has most connections.
 fn lenders(counts: impl Iterator<Item = Counts>, asker: usize) -> Vec<usize> {
     let mut others: Vec<Counts> =
@@ -228,6 +232,7 @@ fn lend_within(dial_cost: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::{super::table::Told, *};
+    use crate::authority::Scheme;
 
     fn ask(counts: &[(u32, u32)], asker: usize) -> Vec<usize> {
         let counts = counts.iter().enumerate();
@@ -257,5 +262,18 @@ mod tests {
         assert_eq!(lend_within(Duration::ZERO), LEND_WITHIN_MIN);
         assert_eq!(lend_within(Duration::from_millis(160)), Duration::from_millis(20));
         assert_eq!(lend_within(Duration::from_secs(9)), LEND_WITHIN_MAX);
+    }
+    #[test]
+    fn wish_is_remembered_unless_too_many_stand_in_line() {
+        let name = "origin.test".into();
+        let key = Key { scheme: Scheme::Https, name, port: 443, at: None, via: None };
+        let claim = Claim::new(1);
+        let wish = Arc::new(Wish { key, asker: 1, waiter: 0, is_safe: false, claim });
+        let here = || Waiting::Here(Rc::default());
+        let mut line: VecDeque<_> = (1..WISHES_HELD_MAX).map(|_| here()).collect();
+        remember(&mut line, &wish);
+        assert!(matches!(line.back(), Some(Waiting::There(held)) if Arc::ptr_eq(held, &wish)));
+        remember(&mut line, &wish);
+        assert_eq!(line.len(), WISHES_HELD_MAX);
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use chocon_uring::limits::API_CLIENTS_MAX;
 use serde_json::Value;
 
 use crate::support::{Client, OK, Origin, Proxy, RefusingAddr, Response, Supervisor, eventually};
@@ -317,15 +318,28 @@ fn address_of_its_own_ends_with_the_process() {
 }
 
 #[test]
-fn pages_are_answered_while_all_clients_places_are_taken() {
+fn pages_have_so_many_places_beyond_the_clients() {
     // 128 descriptors are reserved: a shard gets 5/8 of what is left.
-    let proxy = Proxy::options(&["--api", "127.0.0.1:0", "--cores", "1"]).nofile(128 + 64).start();
-    let clients: Vec<_> = (0..45).map(|_| Client::connect(&proxy)).collect();
+    let flags = ["--api", "127.0.0.1:0", "--cores", "1", "--log-level", "info"];
+    let proxy = Proxy::options(&flags).nofile(128 + 64).start();
+    let line = proxy.wait_for_log("a shard serves at most");
+    let places = line.split("at most ").nth(1).and_then(|rest| rest.split(' ').next());
+    let places: usize = places.and_then(|number| number.parse().ok()).expect("a number");
+    let mut clients: Vec<_> = (0..places).map(|_| Client::connect(&proxy)).collect();
+    clients.iter_mut().for_each(Client::expect_usable);
     let api = api_addr(&proxy);
-    for _ in 0..3 {
-        look_at(api, "/.api/stats");
+    // And the one that the accept loop has under way.
+    let mut lookers: Vec<_> = (0..=API_CLIENTS_MAX).map(|_| Client::connect_to(api)).collect();
+    for looker in &mut lookers {
+        assert_eq!(get(looker, "x", "/.api/stats").status, 200);
     }
-    drop(clients);
+    let mut beyond = Client::connect_to(api);
+    beyond.request("GET", "x", "/.api/stats", "", b"");
+    // Nothing tells that it is left waiting but that another one, that has its place, is served meanwhile.
+    (0..20).for_each(|_| assert_eq!(get(&mut lookers[0], "x", "/.api/stats").status, 200));
+    beyond.expect_silence(Duration::from_millis(300));
+    drop((clients, lookers));
+    assert_eq!(beyond.read_response().status, 200);
 }
 
 #[test]

@@ -8,7 +8,12 @@ use crate::support::dns::{
     Mood, NameServer, loopback, to_ask_name_server, with_hosts, with_name_server,
 };
 use crate::support::proxy::can_mount;
-use crate::support::{Client, MuteAddr, OK, Origin, Proxy, eventually, scratch_file, status_of};
+use chocon_uring::limits::LOOKUPS_PER_SHARD_MAX;
+
+use crate::support::client::is_quiet;
+use crate::support::{
+    Client, MuteAddr, OK, Origin, Proxy, eventually, not_run, scratch_file, status_of,
+};
 
 /// Every answer closes, so that every request dials and asks for its name.
 const OK_CLOSE: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
@@ -416,12 +421,12 @@ fn lent_connection_to_an_address_that_the_name_left_is_closed_too() {
 #[test]
 fn silent_name_server_stalls_nobody_else() {
     if !can_mount() {
-        crate::support::not_run("no right to mount a resolv.conf for one process");
+        not_run("no right to mount a resolv.conf for one process");
         return;
     }
     // Nobody reads this address: a bound socket would refuse nothing and answer nothing.
     let Ok(_silent) = std::net::UdpSocket::bind("127.254.254.254:53") else {
-        crate::support::not_run("no right to bind port 53");
+        not_run("no right to bind port 53");
         return;
     };
     let resolv = scratch_file("silent-resolv", "nameserver 127.254.254.254\n");
@@ -445,4 +450,32 @@ fn localhost_is_reached_though_only_ipv4_listens() {
         let host = format!("localhost.ccnproxy:{}", origin.addr().port());
         assert_eq!(status_of(&proxy, &host), 200);
     }
+}
+
+#[test]
+fn name_beyond_those_that_a_shard_may_wait_for_gets_503_at_once() {
+    let Some(server) = NameServer::start(HashMap::new()) else {
+        return not_run("no right to bind port 53");
+    };
+    server.turn(Mood::Silent);
+    let proxy = Proxy::one_shard(&["--dns-server", &server.ip.to_string()]);
+    let mut clients: Vec<_> =
+        (0..=LOOKUPS_PER_SHARD_MAX).map(|_| Client::connect(&proxy)).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.request("GET", &format!("n{n}.test.ccnproxy"), "/", "", b"");
+    }
+    let answered = |clients: &[Client]| clients.iter().filter(|c| !is_quiet(c.tcp())).count();
+    eventually("an answer", || answered(&clients) > 0);
+    // What needs no look-up is served, and one whose name is being looked up waits with the other.
+    let origin = Origin::answering(OK);
+    assert_eq!(status_of(&proxy, &origin.host()), 200);
+    let mut second = Client::connect(&proxy);
+    let refused = clients.iter().position(|client| !is_quiet(client.tcp())).expect("an answer");
+    let waiting = if refused == 0 { 1 } else { 0 };
+    second.request("GET", &format!("n{waiting}.test.ccnproxy"), "/", "", b"");
+    Client::connect(&proxy).expect_usable();
+    assert!(is_quiet(second.tcp()), "{}", proxy.log());
+    assert_eq!(answered(&clients), 1);
+    clients[refused].read_error(503);
+    assert!(proxy.wait_for_log("too many names").contains(&format!("n{refused}.test")));
 }

@@ -200,3 +200,32 @@ fn many_questions_for_a_name_are_one_look_up() {
     }
     assert!(asked.load(Ordering::SeqCst) <= 4, "one A and one AAAA, perhaps once again");
 }
+
+#[test]
+fn names_that_wait_for_the_thread_are_bounded() {
+    let resolver =
+        Resolver::with(sources("").0, Some(ResolverConfig::from_name_servers(vec![]))).unwrap();
+    let (began, begins) = channel();
+    let (release, released) = channel::<()>();
+    // Its reply holds the thread up.
+    let held = resolver.ask("first.invalid".into(), None, move |_| {
+        began.send(()).unwrap();
+        released.recv().ok();
+    });
+    assert!(held.is_ok());
+    begins.recv().unwrap();
+    let (answered, answers) = channel();
+    for n in 0..LOOKUPS_WAITING_MAX {
+        let answered = answered.clone();
+        let asked = resolver.ask(format!("n{n}.invalid").into(), None, move |_| {
+            answered.send(()).ok();
+        });
+        assert!(asked.is_ok(), "{n}");
+    }
+    assert!(resolver.ask("one-more.invalid".into(), None, |_| {}).is_err());
+    drop(release);
+    for _ in 0..LOOKUPS_WAITING_MAX {
+        answers.recv().unwrap();
+    }
+    assert!(resolver.ask("later.invalid".into(), None, |_| {}).is_ok());
+}
