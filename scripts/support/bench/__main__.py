@@ -68,6 +68,7 @@ def run(given, plan, processes, directory):
     described = {
         **environment.describe(ROOT, PROXY_BIN, peers),
         "pinned": cpus.words(),
+        "lost to others": environment.stalls(cpus.proxy | cpus.origin | cpus.load),
         **{f"{peer.name} runs with": peer.flags for peer in peers},
         "command": "scripts/bench " + " ".join(public_arguments(sys.argv[1:])),
         "date": time.strftime("%Y-%m-%d"),

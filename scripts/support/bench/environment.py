@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 
 
@@ -29,6 +30,35 @@ class Cpus:
     def words(self):
         load, origin = (listed(cpus) for cpus in (self.load, self.origin))
         return f"the measured one alone on CPU {listed(self.proxy)}, origin on {origin}, load on {load}"
+
+
+# Longer than the pause between two visits of what the kernel does now and then.
+STALL_LOOK_SECONDS = 6
+# What is shorter, timer and Python make.
+STALL_MS_MIN = 1
+LOOK_FOR_STALLS = """
+import os, sys, time
+os.sched_setaffinity(0, {int(sys.argv[1])})
+seconds, shortest = float(sys.argv[2]), float(sys.argv[3])
+begun = last = time.monotonic()
+lost = longest = 0
+while last - begun < seconds:
+    now = time.monotonic()
+    if (gap := 1000 * (now - last)) >= shortest:
+        lost, longest = lost + gap, max(longest, gap)
+    last = now
+print(f"{lost / seconds:.1f} ms a second, at most {longest:.1f} at once")
+"""
+
+
+def stalls(cpus):
+    """What a thread loses that does nothing but look at the clock: this machine's own part of every tail."""
+    command = [sys.executable, "-c", LOOK_FOR_STALLS]
+    said = {}
+    for cpu in sorted(cpus):
+        words = [*command, str(cpu), str(STALL_LOOK_SECONDS), str(STALL_MS_MIN)]
+        said[cpu] = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    return "; ".join(f"CPU {cpu} {look.communicate()[0].strip()}" for cpu, look in said.items())
 
 
 def listed(cpus):

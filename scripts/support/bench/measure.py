@@ -179,7 +179,7 @@ def bench_latency(bench):
             for fraction in bench.plan.fractions if saturation else ():
                 say(f"latency: origin {scheme}, {fraction:.0%}")
                 rate = round(saturation * fraction)
-                for number in range(bench.plan.few_rounds):
+                for number in range(bench.plan.open_rounds):
                     for name, side in sides.items():
                         open_loop(bench, "latency", name, side, scheme, rate, round=number, fraction=fraction)
 

@@ -19,6 +19,10 @@ BODIES = (2, 1024, 64 * 1024, 1024 * 1024)
 LONG_BODY = 64 * 1024 * 1024
 LONG_CONNECTIONS = (1, 4)
 FEW_ROUNDS_MAX = 3
+# Short runs and many of them: what disturbs a machine for a moment every few seconds is then in a few of them, and the
+# median has none of it.
+OPEN_ROUNDS_MAX = 9
+OPEN_SECONDS = 1
 # Minutes that the three sizes may take.
 QUICK_MINUTES, DEFAULT_MINUTES, ALL_MINUTES = 2, 10, 26
 CONNECTIONS_MAX = 4096
@@ -74,6 +78,11 @@ class Plan:
     def few_rounds(self):
         """Rounds of what has few cells or long runs."""
         return min(self.rounds, FEW_ROUNDS_MAX)
+
+    @property
+    def open_rounds(self):
+        """Rounds in open loop, an odd number: the median is a run."""
+        return min(2 * self.rounds + 1, OPEN_ROUNDS_MAX)
 
 
 USAGE = """%(prog)s [--quick | --all] [FLAG...]
@@ -139,20 +148,20 @@ def plan(given):
     origins = given.origins or (["http", "https"] if given.quick else list(SCHEMES))
     if given.all:
         cells, sections = all_cells(origins), sections or list(SECTIONS)
-        minutes, open_seconds = ALL_MINUTES, 2.5
+        minutes = ALL_MINUTES
     elif given.quick:
         cells, sections = [Cell(o, 2, TYPICAL, "off", "wrk") for o in origins], sections or list(SECTIONS[:3])
-        minutes, open_seconds = QUICK_MINUTES, 1.5
+        minutes = QUICK_MINUTES
     else:
         cells, sections = default_cells(origins), sections or list(SECTIONS[:4])
-        minutes, open_seconds = DEFAULT_MINUTES, 2
+        minutes = DEFAULT_MINUTES
     if any(axes):
         usual = ([2], [1, TYPICAL, 256], ["off"], ["wrk"])
         filled = [some or most for some, most in zip(axes, usual)]
         cells = [Cell(*values) for values in product(origins, *filled)]
     budget = given.budget or (0 if given.rounds else minutes)
     seconds = given.seconds or 1
-    made = Plan(sections, cells, given.rounds or 1, seconds, given.seconds or open_seconds, origins, budget)
+    made = Plan(sections, cells, given.rounds or 1, seconds, given.seconds or OPEN_SECONDS, origins, budget)
     if given.quick:
         made.fractions = (0.8,)
     return made
