@@ -16,6 +16,7 @@ sys.path[:0] = [f"{ROOT}/scripts/support/bench", f"{ROOT}/scripts/support"]
 import counts  # noqa: E402
 import instructions  # noqa: E402
 import load  # noqa: E402
+import measure  # noqa: E402
 import options  # noqa: E402
 import plots  # noqa: E402
 import responses  # noqa: E402
@@ -79,6 +80,17 @@ class Gate(unittest.TestCase):
     def test_case_on_one_side_only_fails(self):
         self.assertEqual(len(wrong({"a": 1}, {"b": 1})), 2)
 
+
+
+class Rounds(unittest.TestCase):
+    def test_each_side_of_open_loop_comes_first_in_turn(self):
+        rounds = [measure.rotated("abc", number) for number in range(4)]
+        self.assertEqual(["".join(one) for one in rounds], ["abc", "bca", "cab", "abc"])
+        self.assertEqual(measure.rotated([], 3), [])
+
+    def test_open_loop_has_more_rounds_than_cost_and_an_odd_number(self):
+        rounds = [options.open_rounds(number) for number in (1, 2, 15)]
+        self.assertEqual(rounds, [5, 9, options.OPEN_ROUNDS_MAX])
 
 class Flags(unittest.TestCase):
     def test_sizes_grow(self):

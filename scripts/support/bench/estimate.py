@@ -1,7 +1,7 @@
 """How long a plan takes, and as many rounds as a budget allows."""
 
 from measure import RUN_SECONDS_EXTRA, WARM_SECONDS, say
-from options import FEW_ROUNDS_MAX, OPEN_ROUNDS_MAX
+from options import FEW_ROUNDS_MAX, open_rounds
 
 # Rounds beyond these tell nothing new.
 ROUNDS_MAX = 15
@@ -37,7 +37,7 @@ def seconds(bench, rounds):
     for scheme in plan.origins:
         here = sides(bench, scheme, "off")
         if "latency" in plan.sections:
-            runs = min(2 * rounds + 1, OPEN_ROUNDS_MAX) * len(plan.fractions)
+            runs = open_rounds(rounds) * len(plan.fractions)
             total += here * (WARM_SECONDS + 1) + (here + 1) * runs * (plan.open_seconds + 0.2)
         if "connects" in plan.sections:
             total += here * few_rounds * (plan.seconds + 0.2)

@@ -180,8 +180,16 @@ def bench_latency(bench):
                 say(f"latency: origin {scheme}, {fraction:.0%}")
                 rate = round(saturation * fraction)
                 for number in range(bench.plan.open_rounds):
-                    for name, side in sides.items():
+                    for name, side in rotated(sides.items(), number):
                         open_loop(bench, "latency", name, side, scheme, rate, round=number, fraction=fraction)
+
+
+def rotated(turns, number):
+    """The turns of round `number`, which begins one further on than the round before: work of the kernel
+    that recurs at its own pace would otherwise meet the same side each time."""
+    turns = list(turns)
+    first = number % max(1, len(turns))
+    return turns[first:] + turns[:first]
 
 
 def open_loop(bench, section, name, side, scheme, rate, **more):
