@@ -3,7 +3,7 @@
 use chocon_uring::{cli, process};
 use std::{io::Write, process::ExitCode};
 
-/// Gives whole pages back after a burst, where glibc's keeps them below what lives on (PERF.md, "Memory a connection").
+/// Gives whole pages back after a burst, where glibc's keeps them below what lives on (PERF.md, "Memory, step by step").
 /// Its C side (`override`) takes what the TLS library's C code allocates, too.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -218,7 +218,7 @@ fn readme_says_what_each_crate_is_for() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |name: &str| fs::read_to_string(root.join(name)).expect(name);
     let (manifest, readme) = (read("Cargo.toml"), read("README.md"));
-    let (_, table) = readme.split_once("\n## What it stands on\n").expect("the chapter of crates");
+    let (_, table) = readme.split_once("\n## Dependencies\n").expect("the chapter of crates");
     let table = table.split("\n## ").next().unwrap_or_default();
     let is_word = |char: char| char.is_alphanumeric() || char == '_' || char == '-';
     let mut count = 0;
