@@ -25,6 +25,7 @@ def main():
             for row in some:
                 expect(row["requests"] > 0 and row["cpu_us"] > 0 and row["rss_kib"] > 0, f"an empty run: {row}")
                 expect(row["errors"] == 0, f"a run with errors: {row}")
+                expect(0 < row["load_share"] <= 1, f"generator and origin did nothing: {row}")
     with open(f"{directory}/environment.json", encoding="utf-8") as file:
         said = json.load(file)
     expect(said["kernel"] and said["CPUs"] and said["commit"], f"an environment without its parts: {said}")

@@ -13,6 +13,7 @@ ROOT = os.path.abspath(f"{os.path.dirname(__file__)}/../..")
 os.environ.setdefault("ROOT", ROOT)
 sys.path[:0] = [f"{ROOT}/scripts/support/bench", f"{ROOT}/scripts/support"]
 
+import accounting  # noqa: E402
 import counts  # noqa: E402
 import instructions  # noqa: E402
 import load  # noqa: E402
@@ -80,6 +81,26 @@ class Gate(unittest.TestCase):
     def test_case_on_one_side_only_fails(self):
         self.assertEqual(len(wrong({"a": 1}, {"b": 1})), 2)
 
+
+
+class Busy(unittest.TestCase):
+    def test_ticks_of_the_named_cpus_count_and_idle_or_waiting_ones_are_not_busy(self):
+        lines = [
+            "cpu  9 9 9 9 9 9 9 9 9 9",
+            "cpu0 1 2 3 40 5 6 7 8 1 2",
+            "cpu1 10 0 0 90 0 0 0 0 0 0",
+            "cpu10 7 7 7 7 7 7 7 7 7 7",
+            "intr 5 6",
+        ]
+        self.assertEqual(accounting.ticks_of(lines, {0}), (27, 72))
+        self.assertEqual(accounting.ticks_of(lines, {0, 1}), (37, 172))
+
+    def test_this_machine_counts_on(self):
+        cpus = os.sched_getaffinity(0)
+        busy, total = accounting.cpu_ticks(cpus)
+        later = accounting.cpu_ticks(cpus)
+        self.assertLessEqual((0, 0, busy, total), (busy, total, *later))
+        self.assertGreater(total, busy)
 
 
 class Rounds(unittest.TestCase):

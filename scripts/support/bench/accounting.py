@@ -1,4 +1,4 @@
-"""What the kernel says about a process and its children: CPU time, memory, open connections."""
+"""What the kernel says about a process and its children (CPU time, memory, open connections), and about CPUs."""
 
 import glob
 from contextlib import suppress
@@ -43,3 +43,24 @@ def open_connections(port):
     with open("/proc/net/tcp", encoding="ascii") as file:
         rows = [line.split()[2:4] for line in file]
     return sum(1 for address, state in rows if address.endswith(remote) and state == ESTABLISHED)
+
+
+def cpu_ticks(cpus):
+    """Busy and all ticks of these CPUs since the start of the machine (proc(5), /proc/stat).
+
+    Time that another guest of the machine had counts as busy: nobody here could use it.
+    """
+    with open("/proc/stat", encoding="ascii") as file:
+        return ticks_of(file, cpus)
+
+
+def ticks_of(lines, cpus):
+    names = {f"cpu{number}" for number in cpus}
+    busy = total = 0
+    for name, *counts in (line.split() for line in lines):
+        if name in names:
+            # user, nice, system, idle, iowait, irq, softirq, steal; the time of guests is in user already.
+            spent = [int(count) for count in counts[:8]]
+            total += sum(spent)
+            busy += sum(spent) - spent[3] - spent[4]
+    return busy, total

@@ -1,6 +1,6 @@
 """How long a plan takes, and as many rounds as a budget allows."""
 
-from measure import RUN_SECONDS_EXTRA, WARM_SECONDS, say
+from measure import RUN_SECONDS_EXTRA, SATURATION_RUNS, WARM_SECONDS, say
 from options import FEW_ROUNDS_MAX, open_rounds
 
 # Rounds beyond these tell nothing new.
@@ -38,7 +38,7 @@ def seconds(bench, rounds):
         here = sides(bench, scheme, "off")
         if "latency" in plan.sections:
             runs = open_rounds(rounds) * len(plan.fractions)
-            total += here * (WARM_SECONDS + 1) + (here + 1) * runs * (plan.open_seconds + 0.2)
+            total += here * SATURATION_RUNS * (WARM_SECONDS + 0.3) + (here + 1) * runs * (plan.open_seconds + 0.2)
         if "connects" in plan.sections:
             total += here * few_rounds * (plan.seconds + 0.2)
         if "syscalls" in plan.sections:

@@ -25,7 +25,8 @@ Open loop, `oha -q RATE --latency-correction`: requests are due at fixed times a
 due. Without that correction a generator that waits for a slow answer sends fewer requests just then, and the worst
 latencies are left out (coordinated omission). The rate is the same for all: that share of what the slowest HTTP proxy
 here got done when asked for more than it can. oha's timer ticks each millisecond, so requests come in bunches of
-RATE/1000; `no proxy` is the http origin asked directly, so what generator and origin alone make of it. Medians."""
+RATE/1000; `no proxy` is the http origin asked directly, so what generator and origin alone make of it. `load busy` says how
+much of their CPUs' time generator and origin needed: near 100 % a tail is theirs, whoever stands between. Medians."""
 
 
 def write(environment, bench, brief=False):
@@ -182,7 +183,8 @@ def rate_table(rows):
 
 
 def latency_table(rows):
-    header = ["origin", "load", "asked/s", "who", "done/s", "p50 µs", "p90", "p99", "p99.9", "p99.99", "CPU µs"]
+    header = ["origin", "load", "asked/s", "who", "done/s", "p50 µs", "p90", "p99", "p99.9", "p99.99"]
+    header += ["CPU µs", "load busy"]
     lines = []
     by_line = defaultdict(list)
     for row in rows:
@@ -191,7 +193,8 @@ def latency_table(rows):
         percentiles = [f"{middle(some, key):,.0f}" for key in ("p50", "p90", "p99", "p99.9", "p99.99")]
         own_cost = "–" if peer == DIRECT else cost(some)
         start = [origin, f"{fraction:.0%}", f"{asked:,}", peer, f"{middle(some, 'rate'):,.0f}"]
-        lines.append([*start, *percentiles, own_cost])
+        load_busy = f"{middle(some, 'load_share'):.0%}"
+        lines.append([*start, *percentiles, own_cost, load_busy])
     return table(header, lines)
 
 
