@@ -16,7 +16,8 @@ use crate::{
 use monoio_rustls::{TlsConnector, TlsError};
 use records::RecordAligned;
 use rustls::{
-    ClientConfig, RootCertStore, client::Resumption, crypto::aws_lc_rs, pki_types::ServerName,
+    CertificateError, ClientConfig, RootCertStore, client::Resumption, crypto::aws_lc_rs,
+    pki_types::ServerName,
 };
 pub use session::{NotSent, Parked, Session};
 use std::{io, path::Path, rc::Rc, sync::Arc};
@@ -138,14 +139,28 @@ impl Tls {
 fn cause_of(error: TlsError) -> Cause {
     match error {
         TlsError::Io(e) => cause_of_io(e),
-        TlsError::Rustls(e) => Cause::Tls(e.to_string()),
+        TlsError::Rustls(e) => Cause::Tls(text_of(&e)),
     }
+}
+
+/// What failed, and what helps where it is mostly the set-up that is wrong.
+fn text_of(error: &rustls::Error) -> String {
+    let remedy = match error {
+        rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
+            "what answers there speaks no TLS; for plain HTTP send Host: NAME.ccnproxy"
+        }
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "if it is an authority of your own, name its roots with SSL_CERT_FILE"
+        }
+        _ => return error.to_string(),
+    };
+    format!("{error}; {remedy}")
 }
 
 /// rustls reports its own errors inside an `io::Error`; everything else is the socket's.
 fn cause_of_io(error: io::Error) -> Cause {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(tls) => Cause::Tls(tls.to_string()),
+        Some(tls) => Cause::Tls(text_of(tls)),
         None if error.kind() == io::ErrorKind::UnexpectedEof => Cause::Closed,
         None => Cause::Io(error.kind()),
     }

@@ -154,6 +154,8 @@ fn plain_origin_behind_a_tls_name_gets_502() {
     let host = format!("localhost.ccnproxy-https:{}", origin.addr().port());
     client.request("GET", &host, "/", "", b"");
     client.read_error(502);
+    let line = proxy.wait_for_log("ErrorFromProxy");
+    assert!(line.contains("speaks no TLS") && line.contains("NAME.ccnproxy"), "{line}");
 }
 
 #[test]
@@ -278,6 +280,8 @@ fn test_authority_is_not_trusted_by_the_system() {
     let mut client = Client::connect(&proxy);
     client.request("GET", &origin.host(), "/", "", b"");
     client.read_error(502);
+    let line = proxy.wait_for_log("ErrorFromProxy");
+    assert!(line.contains("UnknownIssuer") && line.contains("SSL_CERT_FILE"), "{line}");
     origin.expect_no_bytes();
 }
 

@@ -135,10 +135,14 @@ impl Default for OriginLatency {
 }
 
 impl LatencyReport {
-    /// Adds what one shard knows of one origin; the same origin of several shards becomes one.
+    /// Adds what one shard knows of one origin; the same origin of several shards becomes one. One that never answered has
+    /// no line: anybody's mistaken Host would make one.
     pub fn merge(&mut self, snapshot: OriginSnapshot) {
         if !snapshot.http2.is_nothing() {
             self.http2.entry(snapshot.origin.clone()).or_default().add(snapshot.http2);
+        }
+        if snapshot.latency.histogram.is_empty() {
+            return;
         }
         match self.origins.get_mut(&snapshot.origin) {
             Some(latency) => latency.add(&snapshot.latency),

@@ -16,17 +16,21 @@ impl LatencyReport {
                  cumulative since start\n";
         if self.origins.is_empty() {
             text.push_str("no request has been answered by an origin yet\n");
-            return text;
+        } else {
+            self.append_rows(&mut text);
         }
-        let mut origins: Vec<(&String, &OriginLatency)> = self.origins.iter().collect();
-        origins.sort_by_key(|(name, latency)| (std::cmp::Reverse(latency.histogram.len()), *name));
-        let mut rows: Vec<Vec<String>> = vec![COLUMNS.map(str::to_owned).to_vec()];
-        rows.extend(origins.into_iter().map(|(name, latency)| row(name, latency)));
-        append_aligned(&mut text, &rows);
         for (origin, http2) in &self.http2 {
             http2.append(&mut text, origin);
         }
         text
+    }
+
+    fn append_rows(&self, text: &mut String) {
+        let mut origins: Vec<(&String, &OriginLatency)> = self.origins.iter().collect();
+        origins.sort_by_key(|(name, latency)| (std::cmp::Reverse(latency.histogram.len()), *name));
+        let mut rows: Vec<Vec<String>> = vec![COLUMNS.map(str::to_owned).to_vec()];
+        rows.extend(origins.into_iter().map(|(name, latency)| row(name, latency)));
+        append_aligned(text, &rows);
     }
 
     fn paid(&self) -> String {
@@ -90,6 +94,7 @@ mod tests {
     use super::super::tests::latency;
     use super::super::{Acquired, Cost};
     use super::*;
+    use crate::observe::http2_use::Http2Use;
     use std::time::Duration;
 
     #[test]
@@ -127,5 +132,26 @@ https://b.example:443      1       1     0       0    0    7     7.0    7    7  
         let table = LatencyReport::default().table();
         assert_eq!(table.lines().count(), 3);
         assert!(table.ends_with("no request has been answered by an origin yet\n"));
+    }
+
+    #[test]
+    fn an_origin_that_never_answered_has_a_line_for_its_http2_connections_only() {
+        let open = Http2Use { connections: vec![(0, 100)], ..Http2Use::default() };
+        let mut report: LatencyReport = [
+            latency([]).snapshot("https://a.example:443").with_http2(open),
+            latency([]).snapshot("http://b.example:80"),
+        ]
+        .into_iter()
+        .collect();
+        let http2 = "https://a.example:443  1 HTTP/2 connections (0/100 requests)";
+        let lines = |report: &LatencyReport| -> Vec<String> {
+            report.table().lines().map(str::to_owned).collect()
+        };
+        assert_eq!(lines(&report)[2], "no request has been answered by an origin yet");
+        assert!(lines(&report)[3].starts_with(http2), "{}", report.table());
+        report.merge(latency([7]).snapshot("https://c.example:443"));
+        let table = report.table();
+        assert!(table.contains("\nhttps://c.example:443") && table.contains(http2), "{table}");
+        assert!(!table.contains("no request has been") && !table.contains("b.example"), "{table}");
     }
 }
