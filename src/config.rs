@@ -48,9 +48,10 @@ pub struct Config {
     pub read_timeout: Option<Duration>,
     /// `--write-timeout`: from the end of the request's head to the end of the response.
     pub write_timeout: Option<Duration>,
-    /// `--proxy-read-timeout`: until the origin's response head.
+    /// `--proxy-read-timeout`: from the request sent whole to the origin's response head.
     pub proxy_read_timeout: Option<Duration>,
-    /// `--connect-timeout`: for one TCP connection to an origin. Not zero.
+    /// `--connect-timeout`: for the look-up and the TCP connection to an origin, all its addresses together, and for the
+    /// wait in line under `--max-conns-per-host`. Not zero.
     pub connect_timeout: Duration,
     /// `--tls-timeout`: for one TLS handshake with an origin. Not zero.
     pub tls_timeout: Duration,

@@ -1,10 +1,11 @@
 //! What went wrong with a request: who (party), when (phase), why (cause).
 //!
-//! Made where it is known and carried up unchanged. Three exhaustive matches below say what it means: the
-//! status the client sees, the code in the log, and whether the request may be sent again.
+//! Made where it is known and carried up unchanged. Four exhaustive matches below say what it means: the
+//! status the client sees, the code and the sentence in the log, and whether the request may be sent again.
 
 #![forbid(unsafe_code)]
 
+use crate::limits::{FIELDS_MAX, HEAD_BYTES_MAX, TARGET_BYTES_MAX};
 use std::{borrow::Cow, fmt, io};
 
 /// Who did it.
@@ -58,6 +59,8 @@ pub enum Cause {
     Closed,
     /// An answer that came before the request can have been there: it belongs to nobody's, or to another's.
     Unasked,
+    /// The task that made the connection ended in a panic.
+    Panicked,
     /// A reset, a broken pipe or another failure of the socket.
     Io(io::ErrorKind),
     /// All addresses refused, each in its way; the text names them.
@@ -115,7 +118,7 @@ impl Error {
             (Cause::TimedOut, Party::Origin | Party::Proxy) => 504,
             (Cause::Closed | Cause::Io(_), Party::Client) => 499,
             (Cause::Closed | Cause::Io(_), Party::Origin | Party::Proxy) => 502,
-            (Cause::Unasked, _) => 502,
+            (Cause::Unasked | Cause::Panicked, _) => 502,
             (Cause::Unreached(_) | Cause::Proxy(_) | Cause::Name(_) | Cause::Tls(_), _) => 502,
             (Cause::Unanswered(_), _) => 504,
             (Cause::Busy(_), _) => 503,
@@ -182,6 +185,7 @@ impl Cause {
             Cause::Closed => "closed",
             Cause::Unasked => "unasked",
             Cause::Io(_) => "io",
+            Cause::Panicked => "panic",
             Cause::Unreached(_) => "unreached",
             Cause::Proxy(_) => "proxy",
             Cause::Name(_) => "name",
@@ -193,8 +197,14 @@ impl Cause {
     fn text(&self) -> Cow<'_, str> {
         match self {
             Cause::Malformed(rule) => Cow::Borrowed(rule),
-            Cause::HeadTooLong => "the head is longer than the limit".into(),
-            Cause::TargetTooLong => "the request target is longer than the limit".into(),
+            Cause::HeadTooLong => Cow::Owned(format!(
+                "the head is longer than {} KiB or has more than {FIELDS_MAX} fields",
+                HEAD_BYTES_MAX / 1024
+            )),
+            Cause::TargetTooLong => Cow::Owned(format!(
+                "the request target is longer than {} KiB",
+                TARGET_BYTES_MAX / 1024
+            )),
             Cause::BodyTooLong => "the announced body is longer than can be counted".into(),
             Cause::NotImplemented(what) => Cow::Owned(format!("{what} is not supported")),
             Cause::VersionNotSupported => "only HTTP/1.0 and HTTP/1.1 are spoken here".into(),
@@ -211,6 +221,9 @@ impl Cause {
             | Cause::Tls(why) => Cow::Borrowed(why),
             Cause::TimedOut => "the deadline passed".into(),
             Cause::Closed => "the connection was closed".into(),
+            Cause::Panicked => {
+                "this program failed as it made the connection; please report this".into()
+            }
             Cause::Unasked => {
                 "an answer came before the request can have been there, or two came".into()
             }

@@ -23,11 +23,17 @@
 //!
 //! Client and origin are the parties, downstream and upstream the directions. A shard is one core and all it owns. A
 //! lease is an upstream connection in use, an idle one is not in use. A message has a head and a body. A request goes
-//! through phases: head, dns, connect, tls, send, wait, body ([`error::Phase`]).
+//! through phases: head, route, dns, connect, tls, send, wait, body ([`error::Phase`]).
+//!
+//! The sweeper is a shard's task that looks at everything each 100 ms; it cuts what is overdue ([`shard::watch`]). A floor
+//! is the connections that are kept ready to an origin, its home the shard that makes them. A wish is a request's question
+//! to other shards for a connection, its claim settles which of them sends one. A safe connection has been idle for less
+//! than its origin is known to allow; a careful request must not be sent twice. A door is a listener.
 //!
 //! # What holds everywhere
 //!
-//! - A shard never blocks and takes no lock; what cores share is listed in [`shard`].
+//! - A shard never waits for another, and a request that finds a connection on its shard takes no lock; what cores share
+//!   is listed in [`shard`].
 //! - Every wait on a peer has a deadline ([`shard::watch`]), every queue and buffer a bound ([`limits`]).
 //! - Dropping an upstream connection closes it; only [`upstream::Lease::finish`] keeps it.
 //! - Peer bytes never panic; a panic ends one connection, not a shard ([`shard::spawn`]).
@@ -43,8 +49,12 @@
 //! | Fields that are left out, and those that are added | `headers.rs` | `write_request` |
 //! | Whether a request, a POST above all, is sent again | `proxy/mod.rs` | `forward` |
 //! | The same over HTTP/2: GOAWAY, resets | `proxy/http2.rs` | `Repeat` |
+//! | An answer that nobody asked for | `proxy/respond.rs` | `record_round_trip` |
+//! | A 408 that is about an idle connection | `proxy/respond.rs` | `is_about_idleness` |
 //! | An answer that was cut looks cut to the client | `proxy/mod.rs` | `Next` |
 //! | Whether the origin may be asked in HTTP/2 | `upstream/http2/speaks.rs` | `Speaks` |
+//! | When another HTTP/2 connection is dialled | `upstream/http2/streams.rs` | `dials_wanted` |
+//! | When a shard uses another's HTTP/2 connection | `upstream/http2/borrowed.rs` | `ask_stream` |
 //! | Which connection carries a request: idle, safe or fresh | `upstream/mod.rs` | `lease` |
 //! | When a connection is idle again, and when it is closed | `upstream/lease.rs` | `finish` |
 //! | Who lends to whom; a lent connection stays where it went, or goes to its floor's home | `upstream/lend.rs` | `send_home` |
@@ -54,11 +64,14 @@
 //! | A look-up that fails, or is late | `upstream/dial.rs` | `look_up` |
 //! | How long an old answer serves | `upstream/dns/cache.rs` | `NAME_STALE_MAX` |
 //! | Which address is dialled first, and which beside it | `upstream/race.rs` | `race` |
+//! | Which origins are reached by way of HTTP_PROXY | `via.rs` | `before` |
+//! | Which roots are trusted | `upstream/tls.rs` | `new` |
 //! | Which addresses must not be dialled | `upstream/policy.rs` | `check` |
 //! | Which shard serves a client | `downstream/balance.rs` | `place` |
 //! | Who closes an idle client, and a slow one | `shard/watch.rs` | `sweep` |
 //! | Where `--busy-poll` acts | `shard/spin.rs` | `begin` |
 //! | Where a panic stops | `shard/mod.rs` | `Caught` |
+//! | Which sockets of a supervisor are taken | `process/inherited.rs` | `adopt_one` |
 //! | What a signal does; the exit status | `process/mod.rs` | `serve` |
 //! | Who writes the state file, and when | `process/state_file.rs` | `StateSaver` |
 //! | What a line of the access log says | `observe/line.rs` | `append` |

@@ -68,6 +68,8 @@ impl Progress {
         self.attempts.set(self.attempts.get() + 1);
         self.connection.set(None);
         self.request_sent.set(None);
+        self.request_taken.set(false);
+        self.whole_bytes.set(0);
         self.response_begun.set(None);
     }
 }

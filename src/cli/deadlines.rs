@@ -32,14 +32,14 @@ pub const WRITE_TIMEOUT: Flag = Flag {
 };
 
 pub const PROXY_READ_TIMEOUT: Flag = Flag {
-    help: "Until the origin's response head; 0: no deadline",
+    help: "From the request sent whole to the origin's response head; 0: no deadline",
     default: Some("60s"),
     remedy: TIME,
     ..Flag::value("proxy-read-timeout", "TIME")
 };
 
 pub const CONNECT_TIMEOUT: Flag = Flag {
-    help: "TCP connection to an origin",
+    help: "Look-up and TCP connection to an origin, and the wait in line under --max-conns-per-host",
     default: Some("30s"),
     remedy: TIME_ABOVE_ZERO,
     ..Flag::value("connect-timeout", "TIME")

@@ -114,7 +114,7 @@ fn config(check: &mut Check, ignored_variables: Vec<String>) -> Config {
         whole_number(text, 1..=SHARDS_MAX).ok_or("is not a number of shards")
     });
     let busy_poll = check.value(&BUSY_POLL, read_busy_poll);
-    // Another flag is held to it. The ones above come first because mistakes are said in the order of the help.
+    // Another flag is held to it.
     let keepalive_conns =
         check.number(&KEEPALIVE_CONNS, 0..=KEEPALIVE_CONNS_MAX, "is not a number of connections");
     Config {

@@ -75,9 +75,9 @@ async fn read_head(upstream: &Upstream, client: &mut Client) -> Head {
     let config = &upstream.shard.config;
     let mut end_of_head = EndOfHead::default();
     let mut started = None;
-    let mut pieces = 0;
     loop {
         if !input.all().is_empty() {
+            let is_first_look = started.is_none();
             let began = *started.get_or_insert_with(|| {
                 let now = Instant::now();
                 watch.clear(Deadline::Idle);
@@ -86,8 +86,8 @@ async fn read_head(upstream: &Upstream, client: &mut Client) -> Head {
             });
             match find_head(input, &mut end_of_head) {
                 Ok(Some(bytes)) => {
-                    // One reading of the clock serves both where the head came in one piece, which is nearly always.
-                    let read = if pieces > 1 { Instant::now() } else { began };
+                    // One reading of the clock serves both where the head was whole at once, which is nearly always.
+                    let read = if is_first_look { began } else { Instant::now() };
                     return Head::Complete { bytes, started: began, read };
                 }
                 Ok(None) => {}
@@ -100,7 +100,7 @@ async fn read_head(upstream: &Upstream, client: &mut Client) -> Head {
             watch.set(Deadline::Idle, Some(*idle_since + upstream.shard.idle_within()));
         }
         match (input.fill(socket).await, started) {
-            (Ok(1..), _) => pieces += 1,
+            (Ok(1..), _) => {}
             (Ok(_) | Err(_), Some(started))
                 if watch.cut() == Some(Cut::Passed(Deadline::Request)) =>
             {

@@ -23,7 +23,7 @@ pub(super) const NOT_ITS_END: Cause = Cause::Malformed("the head ends before its
 /// As many fields are read without an allocation. Most heads have fewer than twenty.
 const FIELDS_USUAL: usize = 32;
 
-/// Room for the places of one head's fields, on the caller's stack.
+/// Room for the places of one head's fields: the usual ones on the caller's stack, more of them on the heap.
 pub struct FieldRoom {
     usual: [Place; FIELDS_USUAL],
     /// All of them, where there are more.

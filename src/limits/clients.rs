@@ -30,8 +30,9 @@ pub const DRAIN_LEAST: Duration = Duration::from_millis(300);
 /// close and be lost.
 pub const DRAIN_IDLE: Duration = Duration::from_secs(1);
 
-/// Descriptors kept free for logs, the resolver and the like.
-pub const DESCRIPTORS_RESERVED: usize = 128;
+/// Descriptors kept free: 120 for look-ups (`LOOKUPS_AT_ONCE`), 32 for `API_CLIENTS_MAX`, 40 for logs, files, and what the
+/// runtimes need.
+pub const DESCRIPTORS_RESERVED: usize = 192;
 
 /// Descriptors that each shard has beside its listeners and connections: its ring, and an eventfd for each of its four
 /// mailboxes, twice. With fewer than all of this and a connection each way, the process does not start.

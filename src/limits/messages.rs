@@ -13,7 +13,8 @@ pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// least 8,000.
 pub const TARGET_BYTES_MAX: usize = 32 * 1024;
 
-/// Most fields in one head. A client beyond it gets 431, an origin makes a 502. They are parsed on the stack.
+/// Most fields in one head. A client beyond it gets 431, an origin makes a 502. The first 32
+/// are read on the stack, more of them on the heap.
 pub const FIELDS_MAX: usize = 256;
 
 /// Most names in a message's `Connection` fields that name further fields to remove. Beyond it: 400 or 502.

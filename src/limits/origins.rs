@@ -20,8 +20,8 @@ pub const ROUTE_CACHED_BYTES_MAX: usize = 512;
 pub const IDLE_PER_SHARD_MAX: usize = 8192;
 
 /// Origins of which the shards know each other's connections. Beyond it an origin's connections are not lent between
-/// shards: a request may then pay a handshake though another shard has an idle connection. 28 bytes for each of them
-/// and shard: 3.5 MiB for 64 shards.
+/// shards: a request may then pay a handshake though another shard has an idle connection. 32 bytes for each of them
+/// and shard: 4 MiB for 64 shards.
 pub const TRACKED_ORIGINS_MAX: usize = 2048;
 
 /// Most shards that are asked for one connection. Each costs a message and a wake-up; where the eight with most have

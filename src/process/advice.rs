@@ -33,6 +33,13 @@ pub fn on_flags(config: &Config) -> Vec<String> {
     notes
 }
 
+/// More shards than CPUs.
+pub fn on_shards(count: usize, cpus: usize) -> Option<String> {
+    (count > cpus).then(|| {
+        format!("{count} shards share {cpus} CPUs and take turns: --cores {cpus} is faster")
+    })
+}
+
 /// Looks at kernel settings that no socket option can replace.
 pub fn on_kernel() -> Option<&'static str> {
     // None where /proc is hidden: then there is nothing to say.

@@ -33,7 +33,8 @@ pub fn check(config: &Config) -> i32 {
         mistakes.extend(listeners::bind_api(address, is_successor).err());
     }
     mistakes.extend(check_host());
-    let count = count_of_shards(config, runtime::cpus().len());
+    let cpus = runtime::cpus().len();
+    let count = count_of_shards(config, cpus);
     let limit = sys::raise_descriptor_limit().map_err(|e| e.to_string());
     mistakes.extend(limit.and_then(|limit| descriptors::share(limit, count, count)).err());
     let resolver = start_resolver(config);
@@ -42,7 +43,7 @@ pub fn check(config: &Config) -> i32 {
     if let Some(note) = state.note {
         eprintln!("warning: {note}");
     }
-    for note in advice::on_flags(config) {
+    for note in advice::on_flags(config).into_iter().chain(advice::on_shards(count, cpus)) {
         eprintln!("warning: {note}");
     }
     for variable in &config.ignored_variables {

@@ -54,6 +54,6 @@ mod tests {
         let connections = share(u64::MAX, 1, 1).unwrap();
         assert!(connections.clients_max > connections.origins_max);
         let usual = share(1_048_576, 2, 2).unwrap();
-        assert_eq!(usual, Connections { clients_max: 327_632, origins_max: 196_579 });
+        assert_eq!(usual, Connections { clients_max: 327_612, origins_max: 196_567 });
     }
 }

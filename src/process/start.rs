@@ -64,6 +64,9 @@ pub fn start(
     let fixed = fixed::resolve(&resolver, &config)?;
     let cpus = runtime::cpus();
     let count = count_of_shards(&config, cpus.len());
+    if let Some(note) = advice::on_shards(count, cpus.len()) {
+        log::warn!("{note}");
+    }
     for note in note.iter().chain(&state_note) {
         log::warn!("{note}");
     }
@@ -176,13 +179,7 @@ fn announce(roots: Roots, addresses: Vec<(SocketAddr, Option<String>)>, count: u
 }
 
 pub fn count_of_shards(config: &Config, cpus: usize) -> usize {
-    let count = config.cores.unwrap_or(cpus.max(1));
-    if count > cpus {
-        log::warn!(
-            "{count} shards share {cpus} CPUs; they go round robin. --cores {cpus} is faster"
-        );
-    }
-    count
+    config.cores.unwrap_or(cpus.max(1))
 }
 
 pub fn start_resolver(config: &Config) -> Result<Resolver, String> {

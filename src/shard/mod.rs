@@ -167,7 +167,7 @@ impl<F: Future<Output = ()>> Future for Caught<F> {
         // changed only between its waits, and never left half-made (see the borrows).
         let polled = catch_unwind(AssertUnwindSafe(|| this.future.poll(cx)));
         polled.unwrap_or_else(|_| {
-            log::error!("a {} ended in a panic; the shard goes on. Please report this", this.name);
+            log::error!("{}: ended in a panic; the shard goes on. Please report this", this.name);
             Poll::Ready(())
         })
     }

@@ -81,7 +81,7 @@ fn explain(error: io::Error) -> String {
         ),
         (Some(libc::ENOSYS), _) => (
             "this kernel does not have it, or a seccomp profile hides it",
-            "use Linux 5.15 or later; in a container allow io_uring_setup, io_uring_enter, io_uring_register",
+            "use Linux 5.19 or later; in a container allow io_uring_setup, io_uring_enter, io_uring_register",
         ),
         (Some(libc::ENOMEM), _) => (
             "there is not enough memory that may be locked",
@@ -91,7 +91,7 @@ fn explain(error: io::Error) -> String {
             "there is no free file descriptor",
             "raise the limit: ulimit -n 65536, or LimitNOFILE=",
         ),
-        _ => ("the kernel refused it", "use Linux 5.15 or later with io_uring on"),
+        _ => ("the kernel refused it", "use Linux 5.19 or later with io_uring on"),
     };
     format!("io_uring is needed and cannot be had: {cause} ({error}). {remedy}")
 }

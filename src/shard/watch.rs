@@ -31,7 +31,7 @@ pub enum Deadline {
     Linger,
     /// The request, head and body (`--read-timeout`).
     Request,
-    /// The origin's part: a connection, then the response head (`--proxy-read-timeout`).
+    /// From the request sent whole to the origin's response head (`--proxy-read-timeout`).
     Origin,
     /// The whole response (`--write-timeout`).
     Response,

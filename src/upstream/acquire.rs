@@ -171,7 +171,7 @@ struct Unanswered<'w>(&'w Waiter);
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
-        let error = Error::proxy(Phase::Connect, Cause::Closed);
+        let error = Error::proxy(Phase::Connect, Cause::Panicked);
         // Whoever has an answer keeps it.
         self.0.answer(Err(error)).ok();
     }

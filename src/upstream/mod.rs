@@ -3,6 +3,15 @@
 //! [`Upstream::destination`] says which origin, [`Upstream::lease`] gives a connection: an idle one of this shard, else
 //! one that another shard lends, else the first that comes free or is made. A lease that is dropped closes its
 //! connection; only [`Lease::finish`] keeps it.
+//!
+//! | step | files |
+//! |---|---|
+//! | which origin | `origins`, `fixed` (`--upstream`); what must not be dialled: `policy`, `own` |
+//! | an idle connection | `pool` (the set), `idle` (put and take), `lease`, `connection`, `tls` |
+//! | none is idle | `acquire`, `waiter`; of other shards: `lend`, `claim`, `neighbours`, `table`; `--max-conns-per-host`: `line`, `permits` |
+//! | a new one | `dial`; `names`, `known_names`, `dns`; `addresses`, `race` (happy eyeballs), `tunnel` (CONNECT) |
+//! | kept ready | `floor`, `demand`, `dial_budget`, `idle_limit`, `warming`, `upkeep` (the sweeper's part); after a restart: `recall`, `state` |
+//! | HTTP/2 | [`http2`] |
 
 #![forbid(unsafe_code)]
 

@@ -319,9 +319,9 @@ fn address_of_its_own_ends_with_the_process() {
 
 #[test]
 fn pages_have_so_many_places_beyond_the_clients() {
-    // 128 descriptors are reserved: a shard gets 5/8 of what is left.
+    // 192 descriptors are reserved: a shard gets 5/8 of what is left.
     let flags = ["--api", "127.0.0.1:0", "--cores", "1", "--log-level", "info"];
-    let proxy = Proxy::options(&flags).nofile(128 + 64).start();
+    let proxy = Proxy::options(&flags).nofile(192 + 64).start();
     let line = proxy.wait_for_log("a shard serves at most");
     let places = line.split("at most ").nth(1).and_then(|rest| rest.split(' ').next());
     let places: usize = places.and_then(|number| number.parse().ok()).expect("a number");

@@ -86,6 +86,20 @@ fn idle_client_is_closed_without_a_word() {
 }
 
 #[test]
+fn time_to_answer_begins_with_the_end_of_a_head_that_began_behind_another_request() {
+    let origin = Origin::answering(OK);
+    let proxy = Proxy::start(&["--write-timeout", "1s"]);
+    let mut client = Client::connect(&proxy);
+    let host = format!("Host: {}\r\n\r\n", origin.host());
+    client.send(format!("GET / HTTP/1.1\r\n{host}GET / HTTP/1.1\r\n"));
+    assert_eq!(client.read_response().status, 200);
+    // Time must pass beyond that deadline while the second head is on its way.
+    thread::sleep(Duration::from_millis(1500));
+    client.send(host);
+    assert_eq!(client.read_response().status, 200);
+}
+
+#[test]
 fn waiting_for_an_answer_is_not_idling() {
     let origin = Origin::scripted();
     let proxy = Proxy::start(&["--client-idle-timeout", "200ms", "--read-timeout", "200ms"]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::{Client, OK, Origin, Proxy, TlsOrigin, eventually};
 
 /// Enough for two rings, listeners and logs, and for some tens of connections a shard.
-const FEW: u64 = 256;
+const FEW: u64 = 320;
 
 fn exhausted() -> (Origin, Proxy, Vec<Client>) {
     let (origin, proxy) = (Origin::answering(OK), Proxy::options(&[]).nofile(FEW).start());
@@ -106,7 +106,7 @@ fn shards_without_room_for_a_connection_are_refused_with_cause_and_remedy() {
     for (flags, status) in [(&["--cores=64"][..], 1), (&["--cores=64", "--check"], 2)] {
         let (exit, _, stderr) = Proxy::options(flags).nofile(FEW).run_to_end();
         assert_eq!(exit.code(), Some(status), "{stderr}");
-        let said = "256 open files are too few for 64 shards";
+        let said = "320 open files are too few for 64 shards";
         assert!(stderr.contains(said) && stderr.contains("LimitNOFILE="), "{stderr}");
     }
 }

@@ -325,7 +325,7 @@ impl Ending {
     fn of_dial(origin: &Rc<Origin>) -> Self {
         origin.streams.dial_begins();
         // What is said of a dial that panicked.
-        let failed = Some(Error::proxy(Phase::Connect, Cause::Closed));
+        let failed = Some(Error::proxy(Phase::Connect, Cause::Panicked));
         Self { origin: origin.clone(), failed }
     }
 }

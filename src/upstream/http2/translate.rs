@@ -27,10 +27,12 @@ use http::{
     uri::{Authority, PathAndQuery},
 };
 
-/// Whether a request whose head is `head`, as the client sent it, takes trailers (RFC 9110 §10.1.4). TE is for one hop
-/// only; in HTTP/2 `trailers` is all that it may say (RFC 9113 §8.2.2).
-pub fn takes_trailers(head: &[u8]) -> bool {
-    let mut lines = head.split(|byte| *byte == b'\n').skip(1);
+/// Whether a request takes trailers (RFC 9110 §10.1.4) whose head, as the client sent it, is the beginning of `sent`. TE is
+/// for one hop only; in HTTP/2 `trailers` is all that it may say (RFC 9113 §8.2.2).
+pub fn takes_trailers(sent: &[u8]) -> bool {
+    // What follows the empty line is a body, or another request.
+    let lines = sent.split(|byte| *byte == b'\n').skip(1);
+    let mut lines = lines.take_while(|line| !line.is_empty() && *line != b"\r");
     lines.any(|line| {
         let Some((name, value)) = line.split_at_checked(3) else { return false };
         let is_trailers = |token: &[u8]| token.trim_ascii().eq_ignore_ascii_case(b"trailers");

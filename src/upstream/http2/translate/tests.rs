@@ -65,6 +65,8 @@ fn trailers_are_asked_for_if_the_client_does() {
         (true, "GET / HTTP/1.1\r\na: b\r\nte:gzip;q=1, Trailers \r\n\r\n"),
         (false, "GET / HTTP/1.1\r\nTE: gzip\r\n\r\n"),
         (false, "GET /te:trailers HTTP/1.1\r\nX-TE: trailers\r\n\r\n"),
+        (false, "POST / HTTP/1.1\r\na: b\r\n\r\n\nTE: trailers\r\n"),
+        (false, "GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nTE: trailers\r\n\r\n"),
     ] {
         assert_eq!(takes_trailers(head.as_bytes()), asks, "{head:?}");
     }
