@@ -56,7 +56,10 @@ impl Given {
             }
         }
         for (name, text) in variables {
-            if let Some(name) = name.to_str().filter(|name| name.starts_with("CHOCON_")) {
+            // `CHOCON_URING…` are those of the build and the scripts.
+            let is_ours =
+                |name: &&str| name.starts_with("CHOCON_") && !name.starts_with("CHOCON_URING");
+            if let Some(name) = name.to_str().filter(is_ours) {
                 given.take_variable(name, text);
             }
         }

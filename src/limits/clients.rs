@@ -30,6 +30,10 @@ pub const DRAIN_LEAST: Duration = Duration::from_millis(300);
 /// close and be lost.
 pub const DRAIN_IDLE: Duration = Duration::from_secs(1);
 
+/// How long the signal that ends the process counts as one if it comes again: a supervisor passes on what its whole group
+/// got. Beyond it, and if it is another, requests are cut.
+pub const SAME_SIGNAL_WITHIN: Duration = Duration::from_secs(1);
+
 /// Descriptors kept free: 120 for look-ups (`LOOKUPS_AT_ONCE`), 32 for `API_CLIENTS_MAX`, 40 for logs, files, and what the
 /// runtimes need.
 pub const DESCRIPTORS_RESERVED: usize = 192;

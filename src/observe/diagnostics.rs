@@ -34,8 +34,21 @@ impl Diagnostics {
     }
 }
 
+/// The target of what somebody asked for.
+const ASKED_TARGET: &str = "chocon_uring::asked";
+
+/// Writes a line that somebody asked for with a signal, whatever `--log-level` is.
+pub fn say(text: &str) {
+    let mut record = Record::builder();
+    let record = record.level(Level::Info).target(ASKED_TARGET);
+    log::logger().log(&record.args(format_args!("{text}")).build());
+}
+
 impl Log for Diagnostics {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        if metadata.target() == ASKED_TARGET {
+            return true;
+        }
         let level = if is_own(metadata.target()) || self.level >= LevelFilter::Debug {
             self.level
         } else {
@@ -139,6 +152,7 @@ mod tests {
         assert!(passes(LevelFilter::Info, "rustls", Level::Warn));
         assert!(passes(LevelFilter::Debug, "rustls", Level::Debug));
         assert!(!passes(LevelFilter::Error, "chocon_uring", Level::Warn));
+        assert!(passes(LevelFilter::Error, ASKED_TARGET, Level::Info));
         let logger = Diagnostics { writer: writer.handle(), level: LevelFilter::Info };
         let record = |level| Record::builder().level(level).target("chocon_uring").build();
         logger.log(&record(Level::Info));

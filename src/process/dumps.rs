@@ -7,7 +7,11 @@
 #![forbid(unsafe_code)]
 
 use super::shards::Order;
-use crate::{config::Config, observe::latency::LatencyReport, shard::mailbox::Mailbox};
+use crate::{
+    config::Config,
+    observe::{diagnostics, latency::LatencyReport},
+    shard::mailbox::Mailbox,
+};
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -64,11 +68,13 @@ fn dump(config: &Config, orders: &[Mailbox<Order>]) {
         of_shard.into_iter().for_each(|snapshot| report.merge(snapshot));
     }
     for line in report.table().lines() {
-        log::info!("{line}");
+        diagnostics::say(line);
     }
     if let Some(dir) = &config.hdr_dir {
         match report.write_hgrm(dir) {
-            Ok(files) => log::info!("{files} histograms written to {}", dir.display()),
+            Ok(files) => {
+                diagnostics::say(&format!("{files} histograms written to {}", dir.display()));
+            }
             Err(e) => log::error!("histograms cannot be written to {}: {e}", dir.display()),
         }
     }

@@ -19,7 +19,7 @@ pub use check::{check, check_host};
 
 use crate::{
     config::{AccessLogTo, Config},
-    limits::DRAIN_LEAST,
+    limits::{DRAIN_LEAST, SAME_SIGNAL_WITHIN},
     observe::{
         diagnostics::Diagnostics,
         writer::{Writer, WriterHandle},
@@ -241,8 +241,8 @@ impl Process {
                     self.state.iter().for_each(StateSaver::save);
                 }
                 Ok(Event::Signal(Signal::Stray(name))) => ignore(name),
-                Ok(Event::Signal(Signal::End(_))) => {
-                    let status = self.drain();
+                Ok(Event::Signal(Signal::End(signal))) => {
+                    let status = self.drain(signal);
                     self.state.iter().for_each(|state| state.finish(STATE_WITHIN));
                     return status;
                 }
@@ -269,9 +269,9 @@ impl Process {
         log::info!("SIGHUP: nothing to reopen: the access log {unchanged}");
     }
 
-    /// Lets the shards finish. A second signal, or the end of `--shutdown-timeout`, ends at once.
-    fn drain(&self) -> i32 {
-        let within = self.config.shutdown_timeout;
+    /// Lets the shards finish, as `first` asked. A second signal, or the end of `--shutdown-timeout`, ends at once.
+    fn drain(&self, first: i32) -> i32 {
+        let (begun, within) = (Instant::now(), self.config.shutdown_timeout);
         log::info!("ending: requests under way have {within:?} to finish");
         notify("STOPPING=1");
         // Now, and not at the end, which may be an hour away: what follows may read it already.
@@ -291,12 +291,14 @@ impl Process {
                 Ok(Event::Signal(Signal::Dump)) => self.dumps.ask(),
                 Ok(Event::Signal(Signal::Reopen)) => self.reopen(),
                 Ok(Event::Signal(Signal::Stray(name))) => ignore(name),
+                Ok(Event::Signal(Signal::End(signal)))
+                    if signal == first && begun.elapsed() < SAME_SIGNAL_WITHIN => {}
                 Ok(Event::Signal(Signal::End(_))) => {
-                    log::warn!("ended at once by a second signal; requests were cut");
+                    log::warn!("ended at once by a second signal; what was under way was cut");
                     return 1;
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    log::warn!("--shutdown-timeout passed; requests were cut");
+                    log::warn!("--shutdown-timeout passed; what was under way was cut");
                     return 1;
                 }
                 Err(RecvTimeoutError::Disconnected) => return died(0, "all threads are gone"),

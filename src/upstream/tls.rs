@@ -152,6 +152,11 @@ fn text_of(error: &rustls::Error) -> String {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             "if it is an authority of your own, name its roots with SSL_CERT_FILE"
         }
+        // The verifier tells it in text alone.
+        _ if error.to_string().contains("CaUsedAsEndEntity") => {
+            "the origin shows an authority's own certificate; have that sign one for the name, or make it with \
+             basicConstraints=CA:FALSE"
+        }
         _ => return error.to_string(),
     };
     format!("{error}; {remedy}")

@@ -140,7 +140,8 @@ fn origin_that_never_shakes_hands_is_dialled_less_and_less() {
     let origin = TlsOrigin::scripted();
     let proxy =
         Proxy::one_shard(&["--warm", &format!("{}=4", tls_url(&origin)), "--tls-timeout", "300ms"]);
-    proxy.wait_for_log("no connection can be kept ready");
+    let line = proxy.wait_for_log("no connection can be kept ready");
+    assert!(line.contains("origin/tls/timed-out"), "{line}");
     thread::sleep(Duration::from_secs(3));
     // One at a time, for it may speak HTTP/2, of which one is enough.
     let dials = origin.connections();

@@ -1,6 +1,7 @@
 //! How the process ends: what is in flight is finished, nothing new is taken.
 
 use std::net::TcpStream;
+use std::thread;
 use std::time::Duration;
 
 use crate::support::{Client, Ended, OK, Origin, OriginConn, Proxy, eventually};
@@ -234,10 +235,27 @@ fn second_signal_ends_the_process_at_once_with_1() {
     let InFlight { origin: _origin, mut proxy, mut client, mut conn } = in_flight(&[]);
     proxy.signal(libc::SIGTERM);
     eventually_refuses(&proxy);
+    // What comes again at once is the same signal, see below.
+    thread::sleep(Duration::from_millis(1100));
     proxy.signal(libc::SIGTERM);
     assert_eq!(proxy.wait_exit().code(), Some(1));
     assert!(matches!(conn.read_to_end().1, Ended::Eof | Ended::Reset));
     client.read_to_end();
+}
+
+#[test]
+fn signal_that_a_supervisor_passes_on_again_cuts_nothing() {
+    let InFlight { origin: _origin, mut proxy, mut client, mut conn } = in_flight(&[]);
+    proxy.signal(libc::SIGTERM);
+    eventually_refuses(&proxy);
+    proxy.signal(libc::SIGTERM);
+    // Time must pass for an end to be seen.
+    thread::sleep(Duration::from_millis(300));
+    assert!(proxy.is_running());
+    conn.send(OK);
+    assert_eq!(client.read_response().status, 200);
+    drop((client, conn));
+    assert_eq!(proxy.wait_exit().code(), Some(0));
 }
 
 #[test]

@@ -307,7 +307,10 @@ impl Upstream {
             Failure::Dial(error) => error.to_string(),
             Failure::ClosedAtOnce => "the origin closes it at once".to_owned(),
             Failure::Elsewhere => "the address does not answer, another one did".to_owned(),
-            Failure::Stream => "it failed, or ended at once".to_owned(),
+            Failure::Stream => match origin.streams.take_failure() {
+                Some(why) => why,
+                None => "it ended at once".to_owned(),
+            },
         };
         let label = origin.label();
         let text = format!("{label}: no connection can be kept ready: {why}; again in {pause:.1?}");
@@ -330,6 +333,6 @@ enum Failure<'e> {
     ClosedAtOnce,
     /// Another address of the name answered in its place.
     Elsewhere,
-    /// An HTTP/2 connection, whose dial has logged why.
+    /// An HTTP/2 connection; its dial has noted why.
     Stream,
 }

@@ -8,6 +8,7 @@ use super::{
     waiters::Waiters,
 };
 use crate::{
+    error::Error,
     limits::{HTTP2_DIALS_AT_ONCE, HTTP2_SIBLING_AFTER, HTTP2_STREAMS_EXPECTED},
     observe::http2_use::Http2Use,
 };
@@ -31,6 +32,8 @@ pub struct Streams {
     /// All who waited for the first connection have left; dials that see it end.
     is_abandoned: Cell<bool>,
     dial_wakers: RefCell<Vec<Waker>>,
+    /// Of the last dial.
+    pub(super) failure: RefCell<Option<Error>>,
     goaways: Cell<u64>,
     /// When a request of this shard last asked for a place.
     used: Cell<Option<Instant>>,
@@ -53,6 +56,11 @@ impl Streams {
             .find(|c| !is_nearly_full(c))
             .and_then(Slot::take)
             .or_else(|| connections.iter().find_map(Slot::take))
+    }
+
+    /// Why the last dial failed, if it did and was not asked for before.
+    pub fn take_failure(&self) -> Option<String> {
+        self.failure.take().map(|error| error.to_string())
     }
 
     /// A request asks for a place.
@@ -127,6 +135,7 @@ impl Streams {
     pub fn dial_begins(&self) {
         self.dials.set(self.dials.get() + 1);
         self.is_abandoned.set(false);
+        self.failure.take();
     }
 
     /// A dial has ended, in whatever way.

@@ -93,6 +93,7 @@ impl Streams {
 
     /// A dial failed. Those that wait learn it, unless there is something else to wait for.
     pub fn dial_failed(&self, error: &Error) {
+        self.failure.replace(Some(error.clone()));
         if !self.has_any() {
             while let Some(waiter) = self.waiters.next() {
                 waiter.grant(Granted::Failed(error.clone()));
