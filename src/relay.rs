@@ -41,8 +41,6 @@ pub struct Ends<'x> {
 pub struct Progress {
     /// When the last piece of the request went out: the round trip begins. None before that.
     pub request_sent: Cell<Option<Instant>>,
-    /// How long the request is that went out in one piece. 0: in several.
-    pub whole_bytes: Cell<usize>,
     /// When the first byte of the response came.
     pub response_begun: Cell<Option<Instant>>,
     /// How often a connection was asked for, and what is to be said of the last one.
@@ -69,7 +67,6 @@ impl Progress {
         self.connection.set(None);
         self.request_sent.set(None);
         self.request_taken.set(false);
-        self.whole_bytes.set(0);
         self.response_begun.set(None);
     }
 }

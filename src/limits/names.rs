@@ -94,6 +94,10 @@ pub const CONNECT_ATTEMPTS_MAX: usize = 6;
 pub const ADDRESS_ASIDE_MIN: Duration = Duration::from_secs(1);
 pub const ADDRESS_ASIDE_MAX: Duration = Duration::from_secs(60);
 
+/// Round trip from which on an origin is far: the kernel is asked of each of its answers whether it came before the
+/// request. A connection brings at most a thousand of those a second; a nearer one so many that each look would cost.
+pub const NEAR_ROUND_TRIP_MAX: Duration = Duration::from_millis(1);
+
 /// How long the latency of an address holds that has no connection. Beyond it the address counts as unknown and gets
 /// its turn again: what was slow may have been mended.
 pub const ADDRESS_LATENCY_HOLDS: Duration = Duration::from_secs(60);

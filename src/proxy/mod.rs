@@ -231,7 +231,7 @@ async fn attempt(
         ends.request_is_sent(Instant::now());
     }
     let request = 0..out.len;
-    ends.progress.whole_bytes.set(if whole { out.len } else { 0 });
+    lease.connection.begin_request();
     let block = std::mem::take(&mut out.block);
     let (sent, block) = lease.connection.send(&ends.shard.blocks, block, request).await;
     out.block = block;

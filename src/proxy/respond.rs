@@ -176,12 +176,11 @@ impl HeadReader {
 /// the idle connection, would else answer a request that it has not seen, with what may be another user's.
 fn record_round_trip(ends: &Ends<'_>, lease: &Lease) -> Result<(), Error> {
     let now = Instant::now();
-    if let Some(sent) = ends.progress.request_sent.get() {
-        let took = now.saturating_duration_since(sent);
-        let bytes = ends.progress.whole_bytes.get();
-        if lease.connection.cannot_have_answered(bytes, took) {
-            return Err(Error::origin(Phase::Wait, Cause::Unasked));
-        }
+    let took = ends.progress.request_sent.get().map(|sent| now.saturating_duration_since(sent));
+    if lease.connection.cannot_have_answered(took) {
+        return Err(Error::origin(Phase::Wait, Cause::Unasked));
+    }
+    if let Some(took) = took {
         lease.record(took);
     }
     ends.progress.response_begun.set(Some(now));
@@ -204,9 +203,10 @@ fn is_another_behind(body: ResponseBody, rest: &[u8]) -> bool {
     rest.get(length..).is_some_and(begins_a_response)
 }
 
-/// Whether this is a response, as far as it came.
+/// Whether this is a response, as far as it came, behind empty lines or not.
 fn begins_a_response(bytes: &[u8]) -> bool {
     const START: &[u8] = b"HTTP/";
+    let bytes = bytes.trim_ascii_start();
     let seen = bytes.len().min(START.len());
     seen > 0 && bytes[..seen] == START[..seen]
 }

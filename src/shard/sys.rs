@@ -12,7 +12,7 @@ use monoio::{
     net::TcpStream,
 };
 use std::{
-    cell::UnsafeCell,
+    cell::{Cell, UnsafeCell},
     io,
     ops::Range,
     os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
@@ -23,7 +23,11 @@ use std::{
 ///
 /// A dropped `recv` or `send` future leaves the connection in an unknown state: bytes may be lost. Whoever drops one
 /// must not use the connection again. Closed on drop.
-pub struct Socket(UnsafeCell<TcpStream>);
+pub struct Socket {
+    stream: UnsafeCell<TcpStream>,
+    /// Bytes of all sends that were begun.
+    begun: Cell<u64>,
+}
 
 /// TCP options of a connection (tcp(7)).
 #[derive(Clone, Copy, Debug)]
@@ -124,7 +128,7 @@ pub enum Peek {
 
 impl Socket {
     pub fn new(stream: TcpStream) -> Self {
-        Self(UnsafeCell::new(stream))
+        Self { stream: UnsafeCell::new(stream), begun: Cell::new(0) }
     }
 
     /// Takes a connection into this shard's ring. Errors: the runtime refuses it, and it is closed.
@@ -147,7 +151,7 @@ impl Socket {
     pub async fn recv(&self, block: Block, range: Range<usize>) -> (io::Result<usize>, Block) {
         // SAFETY: `TcpStream: Split` is monoio's promise that one read and one write may be under way at once. `read`
         // uses the exclusive reference only to clone the descriptor when it submits; the future holds that clone.
-        let stream = unsafe { &mut *self.0.get() };
+        let stream = unsafe { &mut *self.stream.get() };
         let (result, slice) = stream.read(SliceMut::new(block, range.start, range.end)).await;
         (result, slice.into_inner())
     }
@@ -159,9 +163,10 @@ impl Socket {
         mut range: Range<usize>,
     ) -> (Result<(), SendError>, Block) {
         let begin = range.start;
+        self.begun.set(self.begun.get() + range.len() as u64);
         while !range.is_empty() {
             // SAFETY: as in `recv`; `write` likewise only clones the descriptor.
-            let stream = unsafe { &mut *self.0.get() };
+            let stream = unsafe { &mut *self.stream.get() };
             let (result, slice) = stream.write(block.slice(range.clone())).await;
             block = slice.into_inner();
             let kind = match result {
@@ -180,7 +185,7 @@ impl Socket {
     /// Sends some of `buf`, in any form; for the TLS handshake.
     pub async fn write<T: IoBuf>(&self, buf: T) -> BufResult<usize, T> {
         // SAFETY: as in `send`.
-        let stream = unsafe { &mut *self.0.get() };
+        let stream = unsafe { &mut *self.stream.get() };
         stream.write(buf).await
     }
 
@@ -254,6 +259,11 @@ impl Socket {
         }
     }
 
+    /// How many bytes were given to `send` so far, whether the kernel has taken them yet or not.
+    pub fn begun(&self) -> u64 {
+        self.begun.get()
+    }
+
     /// Bytes sent that the peer's kernel has not acknowledged yet (tcp(7), SIOCOUTQ). 0 also where the kernel does not tell.
     pub fn unacknowledged(&self) -> usize {
         let mut bytes: libc::c_int = 0;
@@ -287,7 +297,7 @@ impl Socket {
 
     pub fn fd(&self) -> RawFd {
         // SAFETY: a shared look at the descriptor number, which never changes.
-        unsafe { &*self.0.get() }.as_raw_fd()
+        unsafe { &*self.stream.get() }.as_raw_fd()
     }
 }
 

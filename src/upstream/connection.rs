@@ -39,6 +39,8 @@ pub struct Connection {
     permit: Option<Box<Permit>>,
     /// It carried a request: origins may let such ones live for another time.
     is_used: bool,
+    /// How much had been sent when the request under way began.
+    request_begins: Cell<u64>,
     /// Since when it had been idle when another shard lent it.
     lent_since: Option<Instant>,
     /// Held for its drop: the shard counts its open connections.
@@ -72,6 +74,7 @@ impl Connection {
             held,
             permit: None,
             is_used: false,
+            request_begins: Cell::new(0),
             lent_since: None,
             _open: open,
         }
@@ -109,12 +112,18 @@ impl Connection {
         Ok(Self { permit, is_used, lent_since: Some(since), ..connection })
     }
 
-    /// Whether what came `took` after a request of `bytes` was sent cannot be its answer: the peer's kernel, which
-    /// acknowledges with whatever it sends (RFC 9293 §3.10.7.4), had seen nothing of the request yet. Only what comes within
-    /// about a round trip can be such; the kernel is not asked about the rest.
-    pub fn cannot_have_answered(&self, bytes: usize, took: Duration) -> bool {
-        let is_soon = self.address.address().is_about_a_round_trip(took);
-        is_soon && bytes > 0 && self.socket.unacknowledged() >= bytes
+    /// What is sent from now on belongs to another request.
+    pub fn begin_request(&self) {
+        self.request_begins.set(self.socket.begun());
+    }
+
+    /// Whether what came `took` after the request was sent whole (None: it is not yet) cannot be its answer: the peer's
+    /// kernel, which acknowledges with whatever it sends (RFC 9293 §3.10.7.4), had seen nothing of the request. Sends that
+    /// the kernel has not taken count as acknowledged: an answer that comes early may be one.
+    pub fn cannot_have_answered(&self, took: Option<Duration>) -> bool {
+        let bytes = self.socket.begun() - self.request_begins.get();
+        let may_be = took.is_none_or(|took| self.address.address().may_have_crossed(took));
+        may_be && bytes > 0 && self.socket.unacknowledged() as u64 >= bytes
     }
 
     /// A request went over it to its clean end.

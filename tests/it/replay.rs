@@ -298,8 +298,9 @@ fn answer_408_of_a_connection_that_persists_or_of_a_fresh_one_is_passed_on() {
 }
 
 /// What nobody asked for, and the answer, as a shard that was late reads them: together.
-const TWO_AT_ONCE: [&str; 3] = [
+const TWO_AT_ONCE: [&str; 4] = [
     "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nanotherHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nanother\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     "HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\nanother\r\n0\r\n\r\n\
      HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",

@@ -2,7 +2,9 @@
 
 #![forbid(unsafe_code)]
 
-use crate::limits::{ADDRESS_ASIDE_MAX, ADDRESS_ASIDE_MIN, ADDRESS_LATENCY_HOLDS};
+use crate::limits::{
+    ADDRESS_ASIDE_MAX, ADDRESS_ASIDE_MIN, ADDRESS_LATENCY_HOLDS, NEAR_ROUND_TRIP_MAX,
+};
 use std::{
     cell::Cell,
     net::IpAddr,
@@ -106,9 +108,12 @@ impl Address {
         self.aside_until.set(None);
     }
 
-    /// Whether an answer came about as soon as one can, or sooner.
-    pub fn is_about_a_round_trip(&self, took: Duration) -> bool {
-        took < self.fastest.get() * 5 / 4
+    /// Whether what came `took` after a request may have crossed it on its way. Of a far origin anything may: the path may
+    /// be longer now than it ever was; so may it where this shard has made no connection. Of a near one what comes about as
+    /// soon as an answer can: it gives so many that the look for each would cost.
+    pub fn may_have_crossed(&self, took: Duration) -> bool {
+        let fastest = self.fastest.get();
+        fastest.is_zero() || fastest >= NEAR_ROUND_TRIP_MAX || took < fastest * 5 / 4
     }
 
     /// From a request sent to the first byte of its response.
@@ -183,17 +188,19 @@ mod tests {
 
     #[test]
     fn round_trip_is_the_shortest_handshake_whatever_came_later() {
-        let (now, ms) = (Instant::now(), Duration::from_millis);
+        let (now, ms, us) = (Instant::now(), Duration::from_millis, Duration::from_micros);
         let address = Address::new([192, 0, 2, 1].into(), now);
-        assert!(!address.is_about_a_round_trip(ms(0)), "nothing is known");
-        for took in [160, 150, 1150] {
+        assert!(address.may_have_crossed(us(0)), "nothing is known");
+        for took in [160, 1150] {
             address.succeeded(ms(took), ms(0));
         }
-        assert!(address.is_about_a_round_trip(ms(187)));
-        assert!(!address.is_about_a_round_trip(ms(188)));
-        address.succeeded(ms(170), ms(100));
-        assert!(address.is_about_a_round_trip(ms(124)), "the shard was late, not the path slow");
-        assert!(!address.is_about_a_round_trip(ms(125)));
+        assert!(address.may_have_crossed(ms(1000)), "far, and the path may be longer now");
+        address.succeeded(us(160), us(0));
+        assert!(address.may_have_crossed(us(199)));
+        assert!(!address.may_have_crossed(us(200)));
+        address.succeeded(us(170), us(100));
+        assert!(address.may_have_crossed(us(124)), "the shard was late, not the path slow");
+        assert!(!address.may_have_crossed(us(125)));
     }
 
     #[test]
