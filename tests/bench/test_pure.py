@@ -82,7 +82,6 @@ class Gate(unittest.TestCase):
         self.assertEqual(len(wrong({"a": 1}, {"b": 1})), 2)
 
 
-
 class Busy(unittest.TestCase):
     def test_ticks_of_the_named_cpus_count_and_idle_or_waiting_ones_are_not_busy(self):
         lines = [
@@ -112,6 +111,7 @@ class Rounds(unittest.TestCase):
     def test_open_loop_has_more_rounds_than_cost_and_an_odd_number(self):
         rounds = [options.open_rounds(number) for number in (1, 2, 15)]
         self.assertEqual(rounds, [5, 9, options.OPEN_ROUNDS_MAX])
+
 
 class Flags(unittest.TestCase):
     def test_sizes_grow(self):

@@ -87,14 +87,15 @@ fn idle_client_is_closed_without_a_word() {
 
 #[test]
 fn time_to_answer_begins_with_the_end_of_a_head_that_began_behind_another_request() {
-    let origin = Origin::answering(OK);
-    let proxy = Proxy::start(&["--write-timeout", "1s"]);
-    let mut client = Client::connect(&proxy);
+    let (origin, silent) = (Origin::answering(OK), Origin::scripted());
+    let proxy = Proxy::start(&["--write-timeout", "300ms"]);
+    let (mut client, mut late) = (Client::connect(&proxy), Client::connect(&proxy));
     let host = format!("Host: {}\r\n\r\n", origin.host());
     client.send(format!("GET / HTTP/1.1\r\n{host}GET / HTTP/1.1\r\n"));
     assert_eq!(client.read_response().status, 200);
-    // Time must pass beyond that deadline while the second head is on its way.
-    thread::sleep(Duration::from_millis(1500));
+    // The deadline of a request that began later passes while the second head is on its way.
+    late.get(&silent, "/");
+    late.read_error(504);
     client.send(host);
     assert_eq!(client.read_response().status, 200);
 }

@@ -61,11 +61,19 @@ def origin():
         threading.Thread(target=serve, args=(connection,), daemon=True).start()
 
 
-def ask(port, method, path):
+# Method and fields of a next request; of the last one the head goes out alone, as of a body that is on its way.
+KINDS = {
+    "get": ("GET", ""),
+    "post": ("POST", "Content-Length: 0\r\n"),
+    "streamed": ("POST", "Content-Length: 2\r\nExpect: 100-continue\r\n"),
+}
+
+
+def ask(port, kind, path):
     """A client of its own for each request: its status and body."""
-    length = "Content-Length: 0\r\n" if method == "POST" else ""
+    method, fields = KINDS[kind]
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
-        head = f"{method} {path} HTTP/1.1\r\nHost: {ADDR}.ccnproxy:{PORT}\r\nConnection: close\r\n{length}\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nHost: {ADDR}.ccnproxy:{PORT}\r\nConnection: close\r\n{fields}\r\n"
         client.sendall(head.encode())
         received = b"".join(iter(lambda: client.recv(4096), b""))
     head, body = received.decode().split("\r\n\r\n", 1)
@@ -93,25 +101,25 @@ def lines_of(log):
         return file.read().splitlines()
 
 
-def cross(port, log, method, pause, number):
+def cross(port, log, kind, pause, number):
     """Lets the next request and what nobody asked for cross. Returns whether they did; ends the case at a wrong answer."""
-    name = f"{method.lower()}-{pause}-{number}"
-    got = ask(port, "GET", f"/talks-{name}")
+    name = f"{kind}-{pause}-{number}"
+    got = ask(port, "get", f"/talks-{name}")
     if got != (200, f"/talks-{name}"):
         sys.exit(f"GET /talks-{name} got {got}")
     time.sleep(pause)
-    status, body = ask(port, method, f"/next-{name}")
+    status, body = ask(port, kind, f"/next-{name}")
     # What was said too much came by now; the next one begins on a connection of its own.
     time.sleep(2 * ROUND_TRIP)
     if f"{LATE} /talks-{name}" in lines_of(log):
         return False
     if SECRET in body:
-        sys.exit(f"{method} /next-{name} got what another's is")
+        sys.exit(f"{kind} /next-{name} got what another's is")
     if (status, body) == (200, f"/next-{name}"):
         # A GET was sent again. A POST left only after the connection was known to be spoilt.
-        return method == "GET"
-    if (method, status) != ("POST", 502):
-        sys.exit(f"{method} /next-{name} got {status} and {body}")
+        return kind == "get"
+    if kind == "get" or status != 502:
+        sys.exit(f"{kind} /next-{name} got {status} and {body}")
     return True
 
 
@@ -127,8 +135,8 @@ def main():
         await_port("127.0.0.1", port)
         await_port(ADDR, PORT)
         for pause in PAUSES:
-            for method in ("GET", "POST"):
-                if not any(cross(port, log, method, pause, number) for number in range(TRIES)):
+            for kind in KINDS:
+                if not any(cross(port, log, kind, pause, number) for number in range(TRIES)):
                     print("the machine is too busy to let them cross")
                     sys.exit(BUSY)
     finally:

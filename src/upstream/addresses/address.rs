@@ -195,6 +195,10 @@ mod tests {
             address.succeeded(ms(took), ms(0));
         }
         assert!(address.may_have_crossed(ms(1000)), "far, and the path may be longer now");
+        address.succeeded(NEAR_ROUND_TRIP_MAX, us(0));
+        assert!(address.may_have_crossed(ms(1000)), "just far");
+        address.succeeded(us(999), us(0));
+        assert!(!address.may_have_crossed(ms(1000)), "just near");
         address.succeeded(us(160), us(0));
         assert!(address.may_have_crossed(us(199)));
         assert!(!address.may_have_crossed(us(200)));

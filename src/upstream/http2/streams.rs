@@ -32,7 +32,7 @@ pub struct Streams {
     /// All who waited for the first connection have left; dials that see it end.
     is_abandoned: Cell<bool>,
     dial_wakers: RefCell<Vec<Waker>>,
-    /// Of the last dial.
+    /// Why the last dial failed, until it is told.
     pub(super) failure: RefCell<Option<Error>>,
     goaways: Cell<u64>,
     /// When a request of this shard last asked for a place.
